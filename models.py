@@ -1,0 +1,72 @@
+"""The three networks of the study, and nothing else.
+
+Every network takes images of shape (batch, 3, 32, 32) and returns logits of shape (batch, 10).
+Pooling stands before ReLU: both are monotone, so the numbers are those of ReLU then pooling, and
+ReLU touches a quarter of the elements.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BaselineNet(nn.Module):
+    """Three 3×3 convolutions, each with ReLU and a 2×2 max-pool, then two dense layers."""
+
+    noise_features = 0  # how many uniform numbers an image's forward pass consumes in training
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
+        self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
+        self.fc1 = nn.Linear(64 * 4 * 4, 64)
+        self.fc2 = nn.Linear(64, 10)
+
+    def hidden(self, images: Tensor) -> Tensor:
+        """fc1's activations, (batch, 64)."""
+        x = F.relu(F.max_pool2d(self.conv1(images), 2))  # (batch, 16, 16, 16)
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (batch, 32, 8, 8)
+        x = F.relu(F.max_pool2d(self.conv3(x), 2))  # (batch, 64, 4, 4)
+        return F.relu(self.fc1(x.flatten(1)))
+
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.fc2(self.hidden(images))
+
+
+class DropoutNet(BaselineNet):
+    """BaselineNet with dropout on fc1's activations.
+
+    The noise can be handed in, uniform on [0, 1) and of shape (batch, 64), so that whoever trains
+    decides where it comes from; without it torch's global generator is used, as by nn.Dropout.
+    """
+
+    noise_features = 64
+
+    def __init__(self, dropout_rate: float) -> None:
+        super().__init__()
+        self.dropout_rate = dropout_rate
+
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        x = self.hidden(images)
+        if self.training:
+            noise = torch.rand_like(x) if noise is None else noise
+            x = x * (noise >= self.dropout_rate) / (1 - self.dropout_rate)
+        return self.fc2(x)
+
+
+class BatchNormNet(BaselineNet):
+    """BaselineNet with batch normalisation after every layer but the last, before its ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(16)
+        self.bn2 = nn.BatchNorm2d(32)
+        self.bn3 = nn.BatchNorm2d(64)
+        self.bn4 = nn.BatchNorm1d(64)
+
+    def hidden(self, images: Tensor) -> Tensor:
+        x = F.relu(F.max_pool2d(self.bn1(self.conv1(images)), 2))
+        x = F.relu(F.max_pool2d(self.bn2(self.conv2(x)), 2))
+        x = F.relu(F.max_pool2d(self.bn3(self.conv3(x)), 2))
+        return F.relu(self.bn4(self.fc1(x.flatten(1))))

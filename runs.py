@@ -1,0 +1,166 @@
+"""A run as a value: everything that its numbers depend on, and the rules those values obey.
+
+The name of a run's files, its place in a table and whether it has been trained already all follow
+from its value. Nothing here needs torch, so that scripts start, check their constants and redraw
+figures at once.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from errors import UserError
+
+NETWORKS = ("BaselineNet", "DropoutNet", "BatchNormNet")
+SPLITS = ("standard", "halves", "swapped halves")
+AUGMENTATIONS = ("flip", "crop")
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # one number an epoch each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One network trained once from one seed.
+
+    learning_rate is one number, or one a epoch. start names the run whose trained weights this one
+    starts from; layers in reinitialised are then drawn anew, and those in frozen are never updated.
+    A field added later needs a default: what stands at its default is not part of a run's name.
+
+    Raises UserError where a value makes no sense.
+    """
+
+    network: str
+    seed: int
+    learning_rate: float | tuple[float, ...]
+    epochs: int
+    batch_size: int
+    split: str
+    dataset: str = "cifar10"
+    dropout_rate: float = 0.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    augmentation: tuple[str, ...] = ()
+    start: "Run | None" = None
+    reinitialised: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("seed", "epochs", "batch_size", "dropout_rate", "momentum", "weight_decay"):
+            object.__setattr__(self, field, check(field, getattr(self, field)))
+        rates = self.learning_rate
+        if isinstance(rates, Sequence) and not isinstance(rates, str):
+            rates = tuple(check("learning_rate", rate) for rate in rates)
+            if len(rates) != self.epochs:
+                raise UserError(f"learning_rate has {len(rates)} values for {self.epochs} epochs")
+        else:
+            rates = check("learning_rate", rates)
+        object.__setattr__(self, "learning_rate", rates)
+        for field, known in (("network", NETWORKS), ("split", SPLITS)):
+            if getattr(self, field) not in known:
+                raise UserError(f"{field} = {getattr(self, field)!r}: choose {', '.join(known)}")
+        if not set(self.augmentation) <= set(AUGMENTATIONS):
+            raise UserError(
+                f"augmentation = {self.augmentation!r}: choose from {', '.join(AUGMENTATIONS)}"
+            )
+        if self.dropout_rate and self.network != "DropoutNet":
+            raise UserError(f"dropout_rate = {self.dropout_rate}: {self.network} has no dropout")
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        rates = self.learning_rate
+        return rates[epoch] if isinstance(rates, tuple) else rates
+
+    @property
+    def label(self) -> str:
+        """A short name for people: network, what it is known by, and seed."""
+        rates = self.learning_rate
+        rate = f"{rates[0]:g}-{rates[-1]:g}" if isinstance(rates, tuple) else f"{rates:g}"
+        dropout = f"_dropout={self.dropout_rate:g}" if self.network == "DropoutNet" else ""
+        return f"{self.network}_lr={rate}{dropout}_seed={self.seed}"
+
+    @property
+    def trajectory(self) -> str:
+        """The name shared by runs that differ only in how many epochs they train."""
+        settings = {k: v for k, v in settings_of(self).items() if k != "epochs"}
+        text = json.dumps(settings, sort_keys=True)
+        return f"{self.label}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    @property
+    def name(self) -> str:
+        """The name of the run's files, a function of its value alone."""
+        return f"{self.trajectory}_epochs={self.epochs}"
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """The fields of a run that differ from their defaults, ready for JSON."""
+    settings = {}
+    for field in dataclasses.fields(run):
+        value = getattr(run, field.name)
+        if value != field.default:
+            value = settings_of(value) if isinstance(value, Run) else value
+            settings[field.name] = list(value) if isinstance(value, tuple) else value
+    return settings
+
+
+def _whole(least: int) -> tuple:
+    return (
+        numbers.Integral,
+        lambda value: least <= value < 2**63,
+        int,
+        f"a whole number, at least {least}",
+    )
+
+
+def _real(allowed, description: str) -> tuple:
+    return (
+        numbers.Real,
+        lambda value: math.isfinite(value) and allowed(value),
+        float,
+        description,
+    )
+
+
+_POSITIVE = _real(lambda value: value > 0, "a number above 0")
+_NOT_NEGATIVE = _real(lambda value: value >= 0, "a number, at least 0")
+_FRACTION = _real(lambda value: 0 <= value < 1, "a number from 0 up to, but not, 1")
+
+# name: (type, what is allowed, what it is kept as, how to say it)
+RULES: dict[str, tuple] = {
+    "epochs": _whole(1),
+    "batch_size": _whole(1),
+    "seed": _whole(0),
+    "smoothing_window": _whole(1),
+    "learning_rate": _POSITIVE,
+    "initial_learning_rate": _POSITIVE,
+    "decay_rate": _NOT_NEGATIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "dropout_rate": _FRACTION,
+    "momentum": _FRACTION,
+}
+
+
+def check(name: str, value: Any, shown_as: str | None = None) -> Any:
+    """The value as a plain Python number, or a UserError that says what it must be.
+
+    The name of a field or a constant (EPOCHS, LEARNING_RATES) says which rule holds; a plural asks
+    for a list of different values.
+    """
+    shown_as = shown_as or name
+    rule = RULES.get(name.lower())
+    if rule is None:
+        if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+            raise UserError(f"{shown_as} = {value!r}: must be a list of values")
+        values = [check(name[:-1], item, f"{shown_as}: {item!r}") for item in value]
+        if not values:
+            raise UserError(f"{shown_as} = {value!r}: give at least one value")
+        if len(set(values)) < len(values):
+            raise UserError(f"{shown_as} = {value!r}: give each value once")
+        return values
+    kind, allowed, keep, description = rule
+    if isinstance(value, bool) or not isinstance(value, kind) or not allowed(value):
+        raise UserError(f"{shown_as} = {value!r}: must be {description}")
+    return keep(value)

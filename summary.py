@@ -1,0 +1,189 @@
+"""What the runs of an experiment say together: means, spreads, tables and summary.json."""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.special import stdtrit
+from tabulate import tabulate
+
+from runs import CURVES
+from store import write
+
+NOT_IN_SUMMARY = ("run", "code", "environment", "trained")  # of a run: the summary tells it once
+
+Record = dict[str, Any]  # a finished run, as it stands in its file
+
+
+def summarise(
+    experiment: str,
+    settings: dict[str, Any],
+    groups: dict[str, list[Record]],
+    rehearsal: bool = False,
+) -> dict[str, Any]:
+    """The content of summary.json: every group of runs with its mean, spread and runs."""
+    records = [record for group in groups.values() for record in group]
+    summary = {
+        "experiment": experiment,
+        "rehearsal": rehearsal,
+        "settings": settings,
+        "code": shared([record["code"] for record in records]),
+        "environment": {
+            key: shared([record["environment"][key] for record in records])
+            for key in records[0]["environment"]
+        },
+        "seconds": wall_seconds(records),
+        "groups": [summarise_group(label, records) for label, records in groups.items()],
+    }
+    return summary | {"best": best(summary["groups"])}
+
+
+def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
+    """One setting over all its seeds. Runs that diverged are counted and left out of the means."""
+    sound = [record for record in records if record["diverged_at_epoch"] is None]
+    epochs = range(len(records[0]["train_loss"]))
+    curves = {
+        name: [spread([record[name][epoch] for record in sound]) for epoch in epochs]
+        for name in CURVES
+    }
+    gaps = [record["train_accuracy"][-1] - record["val_accuracy"][-1] for record in sound]
+    test_loss = spread([record["test_loss"] for record in sound])
+    return {
+        "label": label,
+        "settings": {k: v for k, v in records[0]["run"].items() if k != "seed"},
+        "seeds": [record["seed"] for record in records],
+        "diverged": len(records) - len(sound),
+        "mean": {name: [point["mean"] for point in curve] for name, curve in curves.items()},
+        "std": {name: [point["std"] for point in curve] for name, curve in curves.items()},
+        "test_loss": {"mean": test_loss["mean"], "std": test_loss["std"]},
+        "test_accuracy": spread([record["test_accuracy"] for record in sound]),
+        "gap": spread(gaps),
+        "runs": [
+            {key: value for key, value in record.items() if key not in NOT_IN_SUMMARY}
+            for record in records
+        ],
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, sample standard deviation, and half-width of Student's 95% interval of the mean.
+
+    Null where there are too few values: one has no spread, none has no mean.
+    """
+    n = len(values)
+    if n == 0:
+        return {"mean": None, "std": None, "ci95": None}
+    if n == 1:
+        return {"mean": values[0], "std": None, "ci95": None}
+    std = statistics.stdev(values)
+    return {
+        "mean": statistics.fmean(values),
+        "std": std,
+        "ci95": float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n),
+    }
+
+
+def best(groups: Sequence[dict[str, Any]]) -> str | None:
+    """The label with the highest mean validation accuracy at the last epoch."""
+    sound = [group for group in groups if group["mean"]["val_accuracy"][-1] is not None]
+    if not sound:
+        return None
+    return max(sound, key=lambda group: group["mean"]["val_accuracy"][-1])["label"]
+
+
+def shared(values: Sequence[Any]) -> Any:
+    """The value that all have, or the list of the different ones."""
+    different = list(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else different
+
+
+def wall_seconds(records: Sequence[Record]) -> float:
+    """For how long at least one of the runs was being trained: the union of their intervals."""
+    total, end = 0.0, -math.inf
+    for begun, ended in sorted(tuple(span) for record in records for span in record["trained"]):
+        total += max(0.0, ended - max(begun, end))
+        end = max(end, ended)
+    return total
+
+
+def table_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a group, of numbers: accuracies as fractions, losses in nats, at the last epoch."""
+    rows = []
+    for group in summary["groups"]:
+        row = {"setting": group["label"], "runs": len(group["runs"]), "diverged": group["diverged"]}
+        for name in CURVES:
+            row[f"{name}_mean"] = group["mean"][name][-1]
+            row[f"{name}_std"] = group["std"][name][-1]
+        for name in ("gap", "test_loss", "test_accuracy"):
+            row |= {f"{name}_{key}": value for key, value in group[name].items()}
+        row["data"] = "digits (rehearsal)" if summary["rehearsal"] else "CIFAR-10"
+        rows.append(row)
+    return rows
+
+
+def table(summary: dict[str, Any], style: str = "github") -> str:
+    """The table for people: percentages, mean ± standard deviation over seeds."""
+
+    def percent(row: dict[str, Any], name: str) -> str:
+        return _plus_minus(row[f"{name}_mean"], row[f"{name}_std"], 100, 2)
+
+    lines = []
+    for row in table_rows(summary):
+        interval = row["test_accuracy_ci95"]
+        lines.append(
+            {
+                "setting": row["setting"] + " (best)" * (row["setting"] == summary["best"]),
+                "train acc. %": percent(row, "train_accuracy"),
+                "val acc. %": percent(row, "val_accuracy"),
+                "gap": percent(row, "gap"),
+                "val loss": _plus_minus(row["val_loss_mean"], row["val_loss_std"], 1, 3),
+                "test loss": _plus_minus(row["test_loss_mean"], row["test_loss_std"], 1, 3),
+                "test acc. %": percent(row, "test_accuracy"),
+                "95% CI": "–" if interval is None else f"± {100 * interval:.2f}",
+                "diverged": f"{row['diverged']} of {row['runs']}",
+            }
+        )
+    return tabulate(lines, headers="keys", tablefmt=style, disable_numparse=True)
+
+
+def _plus_minus(mean: float | None, std: float | None, scale: float, digits: int) -> str:
+    if mean is None:
+        return "–"
+    return f"{scale * mean:.{digits}f}" + ("" if std is None else f" ± {scale * std:.{digits}f}")
+
+
+def notes(summary: dict[str, Any]) -> str:
+    """What a reader must know beside a table: data, length, seeds, units, device and code."""
+    groups = summary["groups"]
+    epochs = shared([len(group["mean"]["train_loss"]) for group in groups])
+    seeds = shared([len(group["seeds"]) for group in groups])
+    rehearsal = "REHEARSAL on scikit-learn's handwritten digits, not a finding. "
+    return (
+        f"{rehearsal * summary['rehearsal']}{epochs} epochs, {seeds} seeds. After the last epoch: "
+        "mean ± sample standard deviation over the seeds that did not diverge; accuracies (acc.) "
+        "in percent, losses in nats; gap: training minus validation accuracy in percentage points; "
+        "95% CI: half-width of Student's interval of the mean test accuracy. "
+        f"Device {summary['environment']['device']}, code {summary['code']}."
+    )
+
+
+def save(summary: dict[str, Any], folder: Path) -> list[Path]:
+    """Write summary.json, table.md and table.csv into a folder; the paths."""
+    rows = table_rows(summary)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    contents = {
+        "summary.json": json.dumps(summary, indent=1, allow_nan=False),
+        "table.md": f"{table(summary)}\n\n{notes(summary)}\n",
+        "table.csv": text.getvalue(),
+    }
+    for name, content in contents.items():
+        write(folder / name, content.encode())
+    return [folder / name for name in contents]
