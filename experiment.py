@@ -12,7 +12,7 @@ from errors import UserError
 from runs import Run, check
 from store import HERE, Store
 
-QUICK_EPOCHS = 6
+QUICK_EPOCHS = 10
 QUICK_SEEDS = 2
 
 Groups = dict[str, list[Run]]  # {label: one run a seed}

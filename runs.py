@@ -47,6 +47,7 @@ class Run:
     start: "Run | None" = None
     reinitialised: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    gradient_statistics: bool = False
 
     def __post_init__(self) -> None:
         for field in ("seed", "epochs", "batch_size", "dropout_rate", "momentum", "weight_decay"):
@@ -84,8 +85,13 @@ class Run:
 
     @property
     def trajectory(self) -> str:
-        """The name shared by runs that differ only in how many epochs they train."""
-        settings = {k: v for k, v in settings_of(self).items() if k != "epochs"}
+        """The name shared by runs that differ only in how many epochs they train.
+
+        With gradient statistics they differ in more: the last steps are others.
+        """
+        settings = settings_of(self)
+        if not self.gradient_statistics:
+            del settings["epochs"]
         text = json.dumps(settings, sort_keys=True)
         return f"{self.label}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 

@@ -28,7 +28,7 @@ from errors import UserError
 from runs import CURVES, Run, settings_of
 
 HERE = Path(__file__).resolve().parent
-CODE_THAT_DECIDES_NUMBERS = ("models.py", "data.py", "train.py")
+CODE_THAT_DECIDES_NUMBERS = ("models.py", "data.py", "train.py", "gradients.py")
 STALE_SECONDS = 3600.0  # a partial file this old belongs to a process that was killed
 
 
@@ -80,14 +80,10 @@ class Store:
 
         A run that differs only in its number of epochs went the same way as far as it went.
         """
-        best = None
-        for path in self._find(f"checkpoints/{run.trajectory}_epochs=*_code={self.code}.pt"):
-            state = self._load(path)
-            epochs = len(state["curves"]["train_loss"]) if state else 0
-            if state and epochs <= run.epochs:
-                if best is None or epochs > len(best["curves"]["train_loss"]):
-                    best = state
-        return best
+        paths = self._find(f"checkpoints/{run.trajectory}_epochs=*_code={self.code}.pt")
+        states = [state for path in paths if (state := self._load(path))]
+        usable = [state for state in states if epochs_done(state) <= run.epochs]
+        return max(usable, key=epochs_done, default=None)
 
     def save_checkpoint(self, run: Run, state: dict[str, Any]) -> None:
         """Keep the state of an unfinished run; the last one stays as its trained weights."""
@@ -101,7 +97,7 @@ class Store:
         """The trained weights of a finished run, as a state dictionary, or None."""
         for path in self._find(f"checkpoints/{self._stem(run)}.pt"):
             state = self._load(path)
-            if state and len(state["curves"]["train_loss"]) == run.epochs:
+            if state and epochs_done(state) == run.epochs:
                 return state["network"]
         return None
 
@@ -176,6 +172,11 @@ class Store:
         self.say(f"{path} is damaged ({reason}); it is kept as {target.name} and trained again")
 
 
+def epochs_done(checkpoint: dict[str, Any]) -> int:
+    """How many epochs the run had trained for at a checkpoint."""
+    return len(checkpoint["curves"]["train_loss"])
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, whatever happens, and whoever else writes it.
 
@@ -228,9 +229,9 @@ def code_fingerprint(folder: Path = HERE) -> str:
         if not isinstance(node, ast.AST):
             return repr(node)
         fields = dict(ast.iter_fields(node))
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            if ast.get_docstring(node) is not None:
-                fields["body"] = node.body[1:]
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and ast.get_docstring(node) is not None:
+            fields["body"] = node.body[1:]
         kept = {name: canonical(value) for name, value in fields.items() if value not in (None, [])}
         return [type(node).__name__, kept]
 

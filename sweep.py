@@ -194,7 +194,7 @@ class Progress:
             self.first_step = now
             self.bar = tqdm(
                 total=sum(run.epochs for run in self.done),
-                file=sys.stderr if self.terminal else open(os.devnull, "w"),
+                delay=0 if self.terminal else math.inf,
                 bar_format="{percentage:3.0f}%|{bar:20}| {n:.1f}/{total:.0f} epochs "
                 "[{elapsed}<{remaining}{postfix}]",
                 smoothing=0,
@@ -215,7 +215,8 @@ class Progress:
             refresh=False,
         )
         self.bar.n = min(sum(self.done.values()), self.bar.total)
-        self.bar.refresh()
+        if self.terminal:
+            self.bar.refresh()
         if not self.estimated and now - self.first_step >= ESTIMATE_SECONDS:
             self.estimated = True
             self.say(self.estimate(rate))

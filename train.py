@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import data
 import models
 from data import Dataset
+from gradients import GradientStatistics
 from runs import CURVES, Run
 from store import Store
 
@@ -24,7 +25,10 @@ CHECKPOINT_SECONDS = 10.0  # at most this much work, and the epoch under way, is
 EVALUATION_BATCH = 500  # images a forward pass; without gradients it changes nothing but speed
 PURPOSES = ("order", "dropout", "augmentation", "reinitialisation")
 
-UNTESTED = dict.fromkeys(("test_loss", "test_accuracy", "report", "confusion_matrix"))
+MISTAKES = 25  # how many test images a record names that were most confidently taken for others
+UNTESTED = dict.fromkeys(
+    ("test_loss", "test_accuracy", "report", "confusion_matrix", "most_confident_mistakes")
+)
 
 Report = Callable[[Run, float], None]  # a run, and how many epochs of it are done by now
 
@@ -55,7 +59,8 @@ def train_run(run: Run, dataset: Dataset, store: Store, report: Report) -> None:
     Training and validation are measured at every epoch, the test set once, after the last.
     """
     device = dataset.images.device
-    train_indices, val_indices = data.split_indices(run.split, len(dataset.images))
+    indices = data.split_indices(run.split, len(dataset.images))
+    train_indices, val_indices = (part.to(device) for part in indices)
     network = build(run, store).to(device, memory_format=torch.channels_last)
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
@@ -64,12 +69,18 @@ def train_run(run: Run, dataset: Dataset, store: Store, report: Report) -> None:
         momentum=run.momentum,
         weight_decay=run.weight_decay,
     )
+    gradients = None
+    if run.gradient_statistics:
+        steps = math.ceil(len(train_indices) / run.batch_size)
+        gradients = GradientStatistics(network, run.epochs, steps)
     curves: dict[str, list[float]] = {name: [] for name in CURVES}
     intervals: list[list[float]] = []  # [start, end] in Unix seconds, one for each time it trained
     if checkpoint := store.load_checkpoint(run):
         network.load_state_dict(checkpoint["network"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         curves, intervals = checkpoint["curves"], checkpoint["intervals"]
+        if gradients:
+            gradients.load_state_dict(checkpoint["gradients"])
     intervals.append([time.time(), time.time()])
     report(run, len(curves["train_loss"]))
 
@@ -78,17 +89,14 @@ def train_run(run: Run, dataset: Dataset, store: Store, report: Report) -> None:
         for group in optimizer.param_groups:
             group["lr"] = run.learning_rate_at(epoch)
         set_training(network, run.frozen)
-        train_loss, train_accuracy = train_epoch(
-            run, epoch, network, optimizer, dataset, train_indices, report
+        measured = train_epoch(
+            run, epoch, network, optimizer, dataset, train_indices, gradients, report
         )
-        val_loss, predictions = evaluate(network, dataset.images, dataset.labels, val_indices)
-        val_accuracy = (predictions == dataset.labels[val_indices.to(device)]).double().mean()
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+        measured += evaluate(network, dataset.images[val_indices], dataset.labels[val_indices])[:2]
+        if not all(math.isfinite(value) for value in measured):
             diverged_at = epoch
             break
-        for name, value in zip(
-            CURVES, (train_loss, train_accuracy, val_loss, val_accuracy.item()), strict=True
-        ):
+        for name, value in zip(CURVES, measured, strict=True):
             curves[name].append(value)
         now = time.time()
         if now - intervals[-1][1] >= CHECKPOINT_SECONDS or epoch == run.epochs - 1:
@@ -100,13 +108,21 @@ def train_run(run: Run, dataset: Dataset, store: Store, report: Report) -> None:
                     "optimizer": optimizer.state_dict(),
                     "curves": curves,
                     "intervals": intervals,
+                    "gradients": gradients and gradients.state_dict(),
                 },
             )
-    test = test_results(network, dataset) if diverged_at is None else UNTESTED
+    test = UNTESTED
+    if diverged_at is None:
+        test = test_results(network, dataset)
+        if not math.isfinite(test["test_loss"]):
+            test, diverged_at = UNTESTED, run.epochs - 1
     intervals[-1][1] = time.time()
-    missing = [None] * (run.epochs - len(curves["train_loss"]))
-    curves = {name: curve + missing for name, curve in curves.items()}
+    sound = run.epochs if diverged_at is None else diverged_at
+    missing = [None] * (run.epochs - sound)
+    curves = {name: curve[:sound] + missing for name, curve in curves.items()}
     result = {"diverged_at_epoch": diverged_at, **curves, **test, "trained": intervals}
+    if gradients:
+        result["gradients"] = gradients.summary() if diverged_at is None else None
     store.save_result(run, result, device)
 
 
@@ -177,6 +193,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     dataset: Dataset,
     indices: Tensor,
+    gradients: GradientStatistics | None,
     report: Report,
 ) -> tuple[float, float]:
     """Train for one epoch; the mean loss (nats) and accuracy over its images.
@@ -186,7 +203,7 @@ def train_epoch(
     """
     device = dataset.images.device
     draws = draw(run, epoch, len(indices), network.noise_features)
-    order = indices[draws.order].to(device)
+    order = indices[draws.order.to(device)]
     noise, flip, shift = (draw.to(device) for draw in draws[1:])
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -200,44 +217,62 @@ def train_epoch(
         loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad()
         loss.backward()
+        if gradients:
+            gradients.observe()
         optimizer.step()
         loss_sum += loss.detach() * len(batch)
         correct += (logits.argmax(1) == labels).sum()
         report(run, epoch + (start + len(batch)) / len(order))
+    if gradients:
+        gradients.end_epoch()
     return (loss_sum / len(order)).item(), correct.item() / len(order)
 
 
 @torch.no_grad()
-def evaluate(
-    network: nn.Module, images: Tensor, labels: Tensor, indices: Tensor
-) -> tuple[float, Tensor]:
-    """The mean loss (nats) over the images at indices, and their predicted classes, (n,) int64."""
+def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float, Tensor]:
+    """Mean loss (nats) and accuracy over images (n, 32, 32, 3), and their logits (n, 10)."""
     network.eval()
-    indices = indices.to(images.device)
-    logits = torch.cat(
-        [network(data.normalise(images[part])) for part in indices.split(EVALUATION_BATCH)]
-    )
-    return F.cross_entropy(logits.double(), labels[indices]).item(), logits.argmax(1)
+    batches = images.split(EVALUATION_BATCH)
+    logits = torch.cat([network(data.normalise(batch)) for batch in batches]).double()
+    accuracy = (logits.argmax(1) == labels).double().mean()
+    return F.cross_entropy(logits, labels).item(), accuracy.item(), logits
 
 
 def test_results(network: nn.Module, dataset: Dataset) -> dict[str, Any]:
-    """Loss, accuracy, per-class report and confusion matrix (true, predicted) on the test set."""
+    """Loss, accuracy, per-class report, confusion matrix (true, predicted) and mistakes.
+
+    The mistakes are the test images given the highest probability of a class that is not theirs.
+    """
     from sklearn.metrics import classification_report, confusion_matrix  # a second at start-up
 
-    indices = torch.arange(len(dataset.test_images))
-    loss, predictions = evaluate(network, dataset.test_images, dataset.test_labels, indices)
-    truth, predicted = dataset.test_labels.cpu().numpy(), predictions.cpu().numpy()
-    classes = list(range(len(dataset.class_names)))
+    loss, accuracy, logits = evaluate(network, dataset.test_images, dataset.test_labels)
+    probabilities, predicted = logits.softmax(1).cpu().max(1)
+    truth = dataset.test_labels.cpu()
+    confidence = torch.where(predicted == truth, -1.0, probabilities)
+    order = confidence.argsort(descending=True, stable=True)[:MISTAKES]
+    classes = range(len(dataset.class_names))
     return {
         "test_loss": loss,
-        "test_accuracy": float((truth == predicted).mean()),
+        "test_accuracy": accuracy,
         "report": classification_report(
-            truth,
-            predicted,
+            truth.numpy(),
+            predicted.numpy(),
             labels=classes,
             target_names=dataset.class_names,
             output_dict=True,
             zero_division=0,
         ),
-        "confusion_matrix": confusion_matrix(truth, predicted, labels=classes).tolist(),
+        "confusion_matrix": confusion_matrix(
+            truth.numpy(), predicted.numpy(), labels=classes
+        ).tolist(),
+        "most_confident_mistakes": [
+            {
+                "image": image,
+                "true": dataset.class_names[truth[image]],
+                "predicted": dataset.class_names[predicted[image]],
+                "probability": probabilities[image].item(),
+            }
+            for image in order.tolist()
+            if predicted[image] != truth[image]
+        ],
     }

@@ -1,0 +1,76 @@
+"""Gradient statistics against a slow oracle that keeps every gradient."""
+
+import numpy as np
+import pytest
+
+import data
+import gradients
+import train
+
+
+def keep_every_gradient(run, dataset, store):
+    """Train like train_run, keeping |g|: {parameter: (epochs, steps an epoch, elements)}."""
+    network = train.build(run, store)
+    optimizer = train.torch.optim.SGD(network.parameters(), lr=run.learning_rate)
+    kept = {name: [] for name, _ in network.named_parameters()}
+
+    class Keeper:
+        def observe(self):
+            for name, parameter in network.named_parameters():
+                kept[name].append(parameter.grad.abs().flatten().double().numpy().copy())
+
+        def end_epoch(self):
+            pass
+
+    indices, _ = data.split_indices(run.split, len(dataset.images))
+    network = network.to(memory_format=train.torch.channels_last)
+    for epoch in range(run.epochs):
+        network.train()
+        train.train_epoch(
+            run, epoch, network, optimizer, dataset, indices, Keeper(), lambda *_: None
+        )
+    return {name: np.array(values) for name, values in kept.items()}
+
+
+@pytest.mark.parametrize("network", ["BaselineNet", "BatchNormNet"])
+def test_statistics_equal_those_of_every_gradient_kept(network, a_run, digits, store):
+    run = a_run(network=network, epochs=7, batch_size=300, gradient_statistics=True)
+    steps = 5  # 1,350 images in batches of 300
+    train.train([run], digits, store)
+    found = store.load_result(run)["gradients"]
+    kept = keep_every_gradient(run, digits, store)
+
+    assert found["parameters"] == list(kept)
+    for at, values in enumerate(kept.values()):
+        windows = {
+            "first_steps": values[:5],
+            "last_steps": values[-5:],
+            "first_epochs": values[: 5 * steps],
+            "last_epochs": values[-5 * steps :],
+        }
+        for name, window in windows.items():
+            assert found[name]["mean"][at] == pytest.approx(window.mean(), rel=1e-5)
+            assert found[name]["std"][at] == pytest.approx(window.std(ddof=1), rel=1e-5)
+        for name in ("first_steps", "last_steps"):
+            by_element = windows[name].std(axis=0, ddof=1).mean()
+            assert found[name]["std_by_element"][at] == pytest.approx(by_element, rel=1e-5)
+        for epoch in range(run.epochs):
+            window = values[epoch * steps : (epoch + 1) * steps]
+            assert found["history"]["mean"][epoch][at] == pytest.approx(window.mean(), rel=1e-5)
+            assert found["history"]["std"][epoch][at] == pytest.approx(window.std(ddof=1), rel=1e-5)
+
+
+def test_watching_gradients_changes_no_number(a_run, digits, store):
+    plain, watched = a_run(), a_run(gradient_statistics=True)
+    train.train([plain, watched], digits, store)
+    one, other = store.load_result(plain), store.load_result(watched)
+    for name in ("train_loss", "val_loss", "test_loss", "confusion_matrix"):
+        assert one[name] == other[name]
+    assert "gradients" not in one
+
+
+def test_deviation_of_known_numbers():
+    # 1, 2, 4: mean 7/3, squared differences 16/9 + 1/9 + 25/9 = 42/9, over 2 = 7/3
+    total, squares = gradients.torch.tensor(7.0).double(), gradients.torch.tensor(21.0).double()
+    assert gradients.deviation(total, squares, 3).item() == pytest.approx((7 / 3) ** 0.5)
+    assert gradients.deviation(total, total**2, 1).item() == 0
