@@ -25,10 +25,14 @@ def digits() -> data.Dataset:
     return data.load("digits")
 
 
+def cifar10_root() -> Path:
+    return Path(os.environ.get("CIFAR10_DIR") or ROOT / "data")
+
+
 @pytest.fixture(scope="session")
 def cifar10() -> data.Dataset:
     """Real CIFAR-10, where it is; the tests that need it say why they skip elsewhere."""
-    root = Path(os.environ.get("CIFAR10_DIR") or ROOT / "data")
+    root = cifar10_root()
     if download.find_faults(root):
         pytest.skip(f"no sound CIFAR-10 in {root}: set CIFAR10_DIR to the folder that holds it")
     return data.load("cifar10", root / download.FOLDER)

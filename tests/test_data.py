@@ -1,0 +1,102 @@
+"""Data: splits, normalisation and augmentation against torchvision and slow oracles."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets, transforms
+
+import data
+import runs
+
+
+def digest(indices: torch.Tensor) -> str:
+    return hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()[:16]
+
+
+# the splits of the study: whoever changes them changes every result
+@pytest.mark.parametrize(
+    ("split", "sizes", "digests"),
+    [
+        ("standard", (45_000, 5_000), ("6275bd7c7e59c701", "5a973435aeb7fc7a")),
+        ("halves", (25_000, 25_000), ("c01e443577884753", "03ce16a6385a597b")),
+        ("swapped halves", (25_000, 25_000), ("03ce16a6385a597b", "c01e443577884753")),
+    ],
+)
+def test_splits_are_pinned_and_disjoint(split, sizes, digests):
+    train, val = data.split_indices(split, 50_000)
+    assert (len(train), len(val)) == sizes == data.split_sizes("cifar10", split)
+    assert (digest(train), digest(val)) == digests
+    assert sorted(torch.cat([train, val]).tolist()) == list(range(50_000))
+
+
+def test_swapped_halves_swap():
+    train, val = data.split_indices("halves", 1_500)
+    swapped_train, swapped_val = data.split_indices("swapped halves", 1_500)
+    assert torch.equal(train, swapped_val)
+    assert torch.equal(val, swapped_train)
+
+
+def test_every_split_of_a_run_is_defined():
+    assert tuple(data.TRAINING_FRACTIONS) == runs.SPLITS
+
+
+def test_normalise_is_torchvisions_to_the_last_bit():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    half = (0.5, 0.5, 0.5)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(half, half)])
+    expected = torch.stack([transform(image) for image in pixels])
+    assert torch.equal(data.normalise(torch.from_numpy(pixels)), expected)
+
+
+def test_augment_moves_every_pixel_where_it_should():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(1, 256, (6, 32, 32, 3), generator=generator).to(torch.uint8)
+    flip = torch.tensor([False, True, False, True, True, False])
+    shift = torch.tensor([[0, 0], [0, 0], [4, -4], [-3, 2], [4, 4], [-1, 0]])
+    result = data.augment(images, flip, shift)
+    for n in range(6):
+        for row in range(32):
+            for column in range(32):
+                # where the pixel is taken from: shifted in the image, black outside it, and
+                # mirrored last
+                from_row = row + shift[n, 0].item()
+                from_column = (31 - column if flip[n] else column) + shift[n, 1].item()
+                inside = 0 <= from_row < 32 and 0 <= from_column < 32
+                expected = images[n, from_row, from_column] if inside else torch.zeros(3)
+                assert torch.equal(result[n, row, column].float(), expected.float())
+
+
+def test_digits_rehearse_cifar10(digits):
+    assert digits.images.shape == (1_500, 32, 32, 3)
+    assert digits.test_images.shape == (297, 32, 32, 3)
+    assert digits.images.dtype == digits.test_images.dtype == torch.uint8
+    assert digits.images.max() == 255
+    assert digits.labels.dtype == digits.test_labels.dtype == torch.int64
+    assert digits.class_names == tuple("0123456789")
+    image = digits.images[7]
+    assert torch.equal(image[::4, ::4].repeat_interleave(4, 0).repeat_interleave(4, 1), image)
+    assert torch.equal(image[..., 0], image[..., 2])
+
+
+def test_cifar10_is_what_torchvision_reads(cifar10):
+    import conftest
+
+    root = conftest.cifar10_root()
+    for train, images, labels in (
+        (True, cifar10.images, cifar10.labels),
+        (False, cifar10.test_images, cifar10.test_labels),
+    ):
+        expected = datasets.CIFAR10(root, train=train, download=False)
+        assert np.array_equal(images.numpy(), expected.data)
+        assert labels.tolist() == expected.targets
+        assert list(cifar10.class_names) == expected.classes
+    assert torch.bincount(cifar10.labels).tolist() == [5_000] * 10
+
+
+def test_moving_a_dataset_moves_all_of_it(digits):
+    moved = digits.to("meta")
+    for name in ("images", "labels", "test_images", "test_labels"):
+        assert getattr(moved, name).device.type == "meta"
+        assert getattr(digits, name).device.type == "cpu"
