@@ -84,9 +84,10 @@ def fetch(root: Path, fault: str) -> None:
     url = os.environ.get("CIFAR10_URL") or CIFAR10.url
     archive = root / CIFAR10.filename
     print(f"{root}: {fault}")
-    if archive.exists() and not check_integrity(str(archive), CIFAR10.tgz_md5):
-        print(f"{archive} is incomplete or damaged and is fetched again")
-    print(f"downloading 170 MB from {url}; if that is slow, stop it and {REMEDIES}", flush=True)
+    if not check_integrity(str(archive), CIFAR10.tgz_md5):
+        if archive.exists():
+            print(f"{archive} is incomplete or damaged and is fetched again")
+        print(f"downloading 170 MB from {url}; if that is slow, stop it and {REMEDIES}", flush=True)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)
     try:

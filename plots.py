@@ -66,8 +66,9 @@ def learning_rate_figures(summary: Summary) -> dict[str, Figure]:
         group["label"]: curves_of_group(summary, group, f"BaselineNet, {group['label']}")
         for group in summary["groups"]
     }
-    title = "BaselineNet on CIFAR-10: mean curves by learning rate"
-    return figures | {"comparison": comparison(summary, title)}
+    return figures | {
+        "comparison": comparison(summary, "BaselineNet: mean curves by learning rate")
+    }
 
 
 def curves_of_group(summary: Summary, group: Group, title: str) -> Figure:
@@ -129,7 +130,7 @@ def canvas(
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure with its title, and below it what the data are; its panels row by row."""
     figure = Figure(figsize=(10, height), layout="constrained")
-    figure.suptitle(title, fontweight="bold")
+    figure.suptitle("REHEARSAL: " * summary["rehearsal"] + title, fontweight="bold")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     epochs = len(summary["groups"][0]["mean"]["train_loss"])
     split = summary["groups"][0]["settings"]["split"]

@@ -1,0 +1,356 @@
+"""The scripts as a user runs them: in a folder of their own, from the command line.
+
+Most of these tests rehearse on digits (--quick), which is the same code path as the real data.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, cifar10_root
+
+SMALL = {"EPOCHS": 3, "SEEDS": [1, 2], "LEARNING_RATES": [0.1, 0.05]}
+
+
+class Project:
+    """A copy of the project, to edit and to run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        for path in ROOT.glob("*.py"):
+            shutil.copy(path, folder)
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("CIFAR10")}
+
+    def edit(self, **constants) -> "Project":
+        path = self.folder / "exp1_lr.py"
+        text = path.read_text()
+        for name, value in constants.items():
+            text, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value!r}", text)
+            assert count == 1
+        path.write_text(text)
+        return self
+
+    def start(self, *options: str, script: str = "exp1_lr.py") -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, script, *options],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *options: str, script: str = "exp1_lr.py") -> subprocess.CompletedProcess:
+        process = self.start(*options, script=script)
+        out, err = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / "quick" / "exp1_lr"
+
+    def files(self, kind: str) -> dict[str, int]:
+        """Name and time of last change of all files of a kind."""
+        return {path.name: path.stat().st_mtime_ns for path in (self.results / kind).glob("*")}
+
+    def summary(self) -> dict:
+        """summary.json without what may differ between two trainings: timing and environment."""
+        summary = json.loads((self.results / "summary.json").read_text())
+        del summary["seconds"], summary["environment"]
+        return summary
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path / "project").edit(**SMALL)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Project:
+    """A small sweep that was never interrupted. Copy it to change it."""
+    project = Project(tmp_path_factory.mktemp("finished") / "project").edit(**SMALL)
+    done = project.run("--quick")
+    assert done.returncode == 0, done.stderr
+    project.printed = done.stdout
+    return project
+
+
+@pytest.fixture
+def another(finished, tmp_path) -> Project:
+    """A copy of the finished sweep."""
+    project = Project(tmp_path / "another")
+    shutil.copytree(finished.folder, project.folder, dirs_exist_ok=True)
+    return project
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    """The one line on stderr of a command that failed as users' errors do."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+def test_a_rehearsal_writes_everything_and_says_what_it_is(finished):
+    names = {path.name for path in finished.results.iterdir()}
+    assert {"summary.json", "table.md", "table.csv", "lr=0.1.png", "lr=0.05.png"} <= names
+    assert "comparison.png" in names
+    assert len(finished.files("runs")) == len(finished.files("checkpoints")) == 4
+    summary = finished.summary()
+    assert summary["rehearsal"] is True
+    assert summary["settings"]["EPOCHS"] == 3
+    assert [group["label"] for group in summary["groups"]] == ["lr=0.1", "lr=0.05"]
+    assert all(len(run["val_loss"]) == 3 for group in summary["groups"] for run in group["runs"])
+    for words in ("REHEARSAL", "cpu (", "runs     4", "± ", "best by validation", "summary.json"):
+        assert words in finished.printed
+
+
+def test_a_second_start_trains_nothing(another, finished):
+    before = another.files("runs")
+    done = another.run("--quick")
+    assert done.returncode == 0
+    assert "4, of which 4 are finished" in done.stdout
+    assert another.files("runs") == before
+    assert another.summary() == finished.summary()
+
+
+def test_an_edited_constant_trains_only_what_is_new(another, finished):
+    before = another.files("runs")
+    done = another.edit(SEEDS=[2, 3], LEARNING_RATES=[0.05]).run("--quick")
+    assert done.returncode == 0
+    assert "2, of which 1 are finished" in done.stdout
+    after = another.files("runs")
+    assert len(after) == 5
+    assert before.items() <= after.items()  # nothing else was touched
+    (group,) = another.summary()["groups"]
+    assert group["seeds"] == [2, 3]
+    assert group["runs"][0] == finished.summary()["groups"][1]["runs"][1]
+    # and back again: all of it is still there
+    done = another.edit(**SMALL).run("--quick")
+    assert "4, of which 4 are finished" in done.stdout
+    assert another.summary() == finished.summary()
+
+
+def test_an_edit_of_the_networks_trains_again_and_keeps_the_old(another, finished):
+    path = another.folder / "models.py"
+    text = path.read_text()
+    path.write_text("# a comment costs nothing\n" + text)
+    assert "4, of which 4 are finished" in another.run("--quick").stdout
+    path.write_text(text.replace("F.relu(self.fc1", "torch.tanh(self.fc1", 1))
+    done = another.run("--quick")
+    assert "4, of which 0 are finished" in done.stdout
+    assert "4 of the others were trained before an edit of code" in done.stdout
+    assert len(another.files("runs")) == 8
+    changed, old = another.summary(), finished.summary()
+    assert changed["code"] != old["code"]
+    assert changed["groups"][0]["mean"] != old["groups"][0]["mean"]
+
+
+def test_fresh_trains_again_and_keeps_the_old(another, finished):
+    done = another.run("--quick", "--fresh")
+    assert done.returncode == 0
+    assert "4, of which 0 are finished" in done.stdout
+    assert len(list(another.results.glob("replaced/*/*.json"))) == 4
+    assert another.summary() == finished.summary()
+
+
+@pytest.mark.parametrize("when", ["before the first epoch", "in the middle", "late"])
+def test_killed_at_any_moment_it_goes_on(when, project, finished):
+    train = project.folder / "train.py"
+    text = train.read_text()
+    done = {"before the first epoch": 0, "in the middle": 1, "late": 3}[when]
+    process = project.start("--quick")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if len(project.files("checkpoints") if project.results.exists() else {}) >= done:
+            break
+        time.sleep(0.02)
+    time.sleep(3.5 if done == 0 else 0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert train.read_text() == text
+    left = project.files("runs")
+    again = project.run("--quick")
+    assert again.returncode == 0, again.stderr
+    assert left.items() <= project.files("runs").items()
+    assert project.summary() == finished.summary()
+    assert not list(project.folder.glob("**/*.damaged"))
+
+
+def test_workers_die_with_the_sweep(project):
+    """After SIGKILL of the command alone, nobody trains on."""
+    project.edit(EPOCHS=1000)
+    shutil.copy(project.folder / "experiment.py", project.folder / "copy")
+    path = project.folder / "experiment.py"
+    path.write_text(path.read_text().replace("QUICK_EPOCHS = 10", "QUICK_EPOCHS = 1000"))
+    process = project.start("--quick")
+    time.sleep(7)
+    workers = children(process.pid)
+    assert workers
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_says_what_is_kept(number, project, finished):
+    process = project.start("--quick")
+    deadline = time.monotonic() + 60
+    while not project.results.exists() or not project.files("runs"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    sent = time.monotonic()
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 2
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert re.search(r"stopped: [1-4] of 4 runs are finished and kept", err)
+    assert project.run("--quick").returncode == 0
+    assert project.summary() == finished.summary()
+
+
+def test_a_worker_that_dies_is_named_and_the_others_go_on(project, finished):
+    process = project.start("--quick", "--device", "cpu")
+    while not project.results.exists() or not project.files("checkpoints"):
+        time.sleep(0.02)
+        assert process.poll() is None
+    victim = max(children(process.pid))
+    os.kill(victim, signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    done = subprocess.CompletedProcess([], process.returncode, out, err.splitlines()[-1])
+    assert re.search(rf"process {victim} died .*SIGKILL.*the same command goes on", one_line(done))
+    assert project.run("--quick").returncode == 0
+    assert project.summary() == finished.summary()
+
+
+def test_two_sweeps_side_by_side_share_the_work(project, finished):
+    first, second = project.start("--quick"), project.start("--quick")
+    ends = [process.communicate(timeout=200) for process in (first, second)]
+    assert first.returncode == second.returncode == 0, ends
+    assert project.summary() == finished.summary()
+    assert len(project.files("runs")) == 4
+    assert not list(project.folder.glob("**/*.partial"))
+    assert not list(project.folder.glob("**/*.damaged"))
+
+
+def test_damaged_files_are_named_and_trained_again(another, finished):
+    run = next((another.results / "runs").glob("*lr=0.1_seed=1*"))
+    checkpoint = next((another.results / "checkpoints").glob("*lr=0.1_seed=1*"))
+    for path in (run, checkpoint):
+        path.write_bytes(path.read_bytes()[:300])
+    done = another.run("--quick")
+    assert done.returncode == 0
+    for path in (run, checkpoint):
+        assert f"{path.name} is damaged" in done.stdout + done.stderr
+        assert path.with_name(path.name + ".damaged").exists()
+    assert another.summary() == finished.summary()
+
+
+def test_figures_are_redrawn_without_training(another, finished):
+    for path in another.results.glob("*.png"):
+        path.unlink()
+    shutil.rmtree(another.results / "runs")
+    shutil.rmtree(another.results / "checkpoints")
+    done = another.run(script="plots.py")
+    assert done.returncode == 0
+    for path in finished.results.glob("*.png"):
+        assert (another.results / path.name).read_bytes() == path.read_bytes()
+
+
+def test_plots_without_results_says_what_to_run(project):
+    assert "python exp1_lr.py" in one_line(project.run(script="plots.py"))
+
+
+def test_a_damaged_summary_is_named(another):
+    (another.results / "summary.json").write_text("{")
+    assert "summary.json is damaged" in one_line(another.run(script="plots.py"))
+
+
+@pytest.mark.parametrize(
+    ("constant", "value"),
+    [
+        ("EPOCHS", 0),
+        ("EPOCHS", "50"),
+        ("BATCH_SIZE", -1),
+        ("BATCH_SIZE", 2_000),
+        ("SEEDS", []),
+        ("SEEDS", [1, 1]),
+        ("SEEDS", 5),
+        ("LEARNING_RATES", [0.1, -0.05]),
+        ("LEARNING_RATES", [0.1, 0]),
+        ("LEARNING_RATES", ["0.1"]),
+        ("SMOOTHING_WINDOW", 2.5),
+    ],
+)
+def test_a_bad_constant_is_named(constant, value, another):
+    before = {path: path.read_bytes() for path in another.results.glob("**/*.*")}
+    line = one_line(another.edit(**{constant: value}).run("--quick"))
+    assert line.startswith(constant)
+    assert {path: path.read_bytes() for path in another.results.glob("**/*.*")} == before
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "cpu:1", ""])
+def test_an_unknown_device_is_named(device, project):
+    line = one_line(project.run("--quick", "--device", device))
+    assert f"--device {device}" in line
+    assert "cpu" in line
+
+
+def test_results_that_cannot_be_written_are_named(project):
+    (project.folder / "results").write_text("a file, where the folder should be")
+    assert "results" in one_line(project.run("--quick"))
+
+
+def test_missing_data_names_the_rehearsal(project):
+    project.environment["CIFAR10_URL"] = "http://127.0.0.1:9/cifar.tar.gz"
+    done = project.run()
+    line = one_line(done)
+    assert "python exp1_lr.py --quick" in line
+    assert "CIFAR10_DIR" in line
+
+
+def test_a_wrong_data_folder_is_named(project, tmp_path):
+    project.environment["CIFAR10_DIR"] = str(tmp_path)
+    assert f"CIFAR10_DIR={tmp_path}" in one_line(project.run())
+
+
+def test_on_real_cifar10(project, cifar10):
+    """One epoch of one run on the real data: the command as it is meant."""
+    project.environment["CIFAR10_DIR"] = str(cifar10_root())
+    done = project.edit(EPOCHS=1, SEEDS=[1], LEARNING_RATES=[0.1]).run()
+    assert done.returncode == 0, done.stderr
+    assert "CIFAR-10 in" in done.stdout
+    assert re.search(r"about \d+\.\d minutes, at [\d,]+ images/s", done.stderr)
+    summary = json.loads((project.folder / "results/exp1_lr/summary.json").read_text())
+    assert summary["rehearsal"] is False
+    assert summary["groups"][0]["mean"]["train_accuracy"][0] > 0.25
+    assert summary["groups"][0]["runs"][0]["report"]["airplane"]["support"] == 1000
+    assert "REHEARSAL" not in (project.folder / "results/exp1_lr/table.md").read_text()
