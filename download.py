@@ -6,7 +6,7 @@ import socket
 import sys
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from errors import UserError
 
@@ -36,30 +36,42 @@ def cifar10(default: Path) -> Path:
     Raises UserError, with the file and the remedy, where there is no sound copy to be had.
     """
     own = os.environ.get("CIFAR10_DIR")
-    if own:
-        faults = find_faults(Path(own))
-        if faults:
+    root = Path(own) if own else default
+    try:
+        faults = find_faults(root)
+        if faults and own:
             raise UserError(
                 f"CIFAR10_DIR={own}: {faults[0]}; name the folder that holds a complete {FOLDER}/, "
-                "or unset CIFAR10_DIR to download CIFAR-10"
+                f"or unset CIFAR10_DIR to download CIFAR-10, or {rehearse()}"
             )
-        return Path(own) / FOLDER
-    try:
-        default.mkdir(parents=True, exist_ok=True)
-        with FileLock(default / ".lock"):  # two scripts started together download once
-            faults = find_faults(default)
-            if faults:
-                fetch(default, faults[0])
+        if faults:
+            root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(root / ".lock")  # two scripts started together download once
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                print(f"waiting for another process that fetches CIFAR-10 into {root}", flush=True)
+                lock.acquire()
+            try:
+                if faults := find_faults(root):
+                    fetch(root, faults[0])
+            finally:
+                lock.release()
     except OSError as error:
-        raise UserError(f"{default}: {error.strerror or error}; {REMEDIES}") from None
-    return default / FOLDER
+        raise UserError(f"{root}: {error.strerror or error}; {remedies()}") from None
+    return root / FOLDER
 
 
-REMEDIES = (
-    "set CIFAR10_URL to a mirror of cifar-10-python.tar.gz, or CIFAR10_DIR to the folder that "
-    f"holds your own {FOLDER}/, or rehearse without CIFAR-10: python {Path(sys.argv[0]).name} "
-    "--quick"
-)
+def remedies() -> str:
+    """Every way to go on without the download."""
+    return (
+        "set CIFAR10_URL to a mirror of cifar-10-python.tar.gz, or CIFAR10_DIR to the folder that "
+        f"holds your own {FOLDER}/, or {rehearse()}"
+    )
+
+
+def rehearse() -> str:
+    return f"rehearse without CIFAR-10: python {Path(sys.argv[0]).name} --quick"
 
 
 def find_faults(root: Path) -> list[str]:
@@ -87,15 +99,19 @@ def fetch(root: Path, fault: str) -> None:
     if not check_integrity(str(archive), CIFAR10.tgz_md5):
         if archive.exists():
             print(f"{archive} is incomplete or damaged and is fetched again")
-        print(f"downloading 170 MB from {url}; if that is slow, stop it and {REMEDIES}", flush=True)
+        print(
+            f"downloading 170 MB from {url}; if that is slow, stop it and {remedies()}", flush=True
+        )
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)
     try:
         download_and_extract_archive(url, str(root), filename=CIFAR10.filename, md5=CIFAR10.tgz_md5)
     except Exception as error:  # urllib, tarfile, gzip and torchvision each raise their own
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"CIFAR-10 could not be fetched from {url}: {reason}; {REMEDIES}") from None
+        raise UserError(
+            f"CIFAR-10 could not be fetched from {url}: {reason}; {remedies()}"
+        ) from None
     finally:
         socket.setdefaulttimeout(timeout)
     if faults := find_faults(root):
-        raise UserError(f"{root}: {faults[0]} after unpacking {archive}; {REMEDIES}")
+        raise UserError(f"{root}: {faults[0]} after unpacking {archive}; {remedies()}")

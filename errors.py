@@ -24,5 +24,5 @@ def run(main: Callable[[], None]) -> None:
         print(error, file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
-        print("stopped before training began; nothing was changed", file=sys.stderr)
+        print("stopped; what is finished is kept, the same command goes on", file=sys.stderr)
         sys.exit(Interrupted.status)

@@ -10,7 +10,6 @@ nothing.
 """
 
 import errors
-import plots
 from experiment import Experiment, Groups
 from runs import Run
 
@@ -24,7 +23,7 @@ SMOOTHING_WINDOW = 5  # epochs, for validation curves in the comparison
 def runs() -> Groups:
     """Every learning rate from every seed."""
     return {
-        f"lr={rate:g}": [
+        f"lr={rate:.12g}": [
             Run(
                 network="BaselineNet",
                 seed=seed,
@@ -49,8 +48,8 @@ def main() -> None:
         LEARNING_RATES=LEARNING_RATES,
         SMOOTHING_WINDOW=SMOOTHING_WINDOW,
     )
-    summary = experiment.train(runs)
-    experiment.report(summary, plots.draw(summary, experiment.folder))
+    summary = experiment.summarise(experiment.train(runs()))
+    experiment.report(summary)
 
 
 if __name__ == "__main__":

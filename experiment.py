@@ -2,15 +2,16 @@
 
 import argparse
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import plots
 import summary as summaries
 import sweep
 from errors import UserError
 from runs import Run, check
 from store import HERE, Store
+from summary import Record
 
 QUICK_EPOCHS = 10
 QUICK_SEEDS = 2
@@ -30,6 +31,7 @@ class Experiment:
     def __init__(self, script: str, description: str, **constants: Any) -> None:
         self.script = Path(script).name
         self.name = Path(script).stem
+        self.description = description
         self.options = parse_options(description)
         self.constants = {}
         for name, value in constants.items():
@@ -45,29 +47,45 @@ class Experiment:
                 ("SEEDS", self.constants["SEEDS"][:QUICK_SEEDS]),
             ):
                 self.constants[name] = value
-        self.store = Store(self.root, self.name)
-        self.folder = self.store.folder
+            print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
+        self.folder = self.root / self.name
 
-    def train(self, make_groups: Callable[[], Groups]) -> dict[str, Any]:
-        """Train what is not finished yet, and summarise exactly what the constants ask for."""
-        groups = make_groups()
+    def train(self, groups: Groups, shared_with: str | None = None) -> dict[str, list[Record]]:
+        """Train what is not finished yet; every group's records, in the order of its runs.
+
+        shared_with names another experiment that these runs belong to: they are kept with its own,
+        which then has no need to train them, and --fresh leaves them alone.
+        """
         if self.options.quick:
             groups = rehearsal(groups, self.constants["SEEDS"])
-            print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
         runs = [run for group in groups.values() for run in group]
-        if self.options.fresh:
-            self.store.replace(runs)
-        sweep.train(runs, self.store, self.options.device)
-        records = {
-            label: [self.store.load_result(run) for run in group] for label, group in groups.items()
-        }
-        return summaries.summarise(self.name, self.constants, records, self.options.quick)
+        store = Store(self.root, shared_with or self.name)
+        if shared_with:
+            print(f"needed   what {shared_with}.py trains, and shares with {self.script}")
+        sweep.train(runs, store, self.options.device, fresh=self.options.fresh and not shared_with)
+        return {label: [store.load_result(run) for run in group] for label, group in groups.items()}
 
-    def report(self, summary: dict[str, Any], figures: list[Path]) -> None:
-        """Keep the summary and the tables, and print the table, the best setting and the paths."""
-        paths = summaries.save(summary, self.folder) + figures
+    def best(self, groups: dict[str, list[Record]]) -> str:
+        """The label of the best group. Raises UserError where every run diverged."""
+        found = summaries.best(
+            [summaries.summarise_group(label, records) for label, records in groups.items()]
+        )
+        if found is None:
+            raise UserError(f"every run of {', '.join(groups)} diverged: lower the learning rate")
+        return found
+
+    def summarise(self, groups: dict[str, list[Record]], **more: Any) -> dict[str, Any]:
+        """The content of summary.json, with whatever else this experiment has to say."""
+        return more | summaries.summarise(
+            self.name, self.description, self.constants, groups, self.options.quick
+        )
+
+    def report(self, summary: dict[str, Any]) -> None:
+        """Keep the summary and the tables, draw the figures, and print the table and the paths."""
+        paths = summaries.save(summary, self.folder)
         print(f"\n{summaries.table(summary, 'simple')}\n\n{summaries.notes(summary)}\n")
-        print(f"best by validation accuracy: {summary['best']}")
+        print(f"best by validation accuracy: {summary['best'] or 'none, as every run diverged'}")
+        paths += plots.draw(summary, self.folder)
         names = ", ".join(path.name for path in paths)
         print(f"written to {self.folder}: {names}")
 

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 import errors
 from errors import UserError
+from runs import NETWORKS
 from store import HERE, write
 
 PALETTE = (
@@ -29,8 +30,15 @@ PALETTE = (
     ("#56B4E9", "P"),
     ("#000000", "X"),
 )
-# the settings of the study as it stands; others take what is left, in the order they come
-SETTINGS = ("lr=0.1", "lr=0.075", "lr=0.05", "lr=0.025", "lr=0.01")
+# places in the palette of the study's own settings; families that share places share no figure
+PLACES = {
+    **{f"lr={rate}": i for i, rate in enumerate((0.1, 0.075, 0.05, 0.025, 0.01))},
+    **{f"dropout={rate}": i for i, rate in enumerate((0, 0.2, 0.4, 0.6, 0.8))},
+    **{network: i for i, network in enumerate(NETWORKS)},
+    "inverse time": 5,
+    "step": 6,
+    "untouched": 6,
+}
 TRAINING_COLOUR = "#7F7F7F"
 REHEARSAL_COLOUR = "#B22222"
 STYLE = {
@@ -51,7 +59,8 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     """Draw all figures of one experiment into its folder as PNG; their paths."""
     paths = []
     with matplotlib.rc_context(STYLE):
-        for name, figure in FIGURES[summary["experiment"]](summary).items():
+        # a copy of a script under another name gets the figures that every sweep has
+        for name, figure in FIGURES.get(summary["experiment"], sweep_figures)(summary).items():
             content = io.BytesIO()
             figure.savefig(content, format="png")
             path = folder / f"{name.replace(', ', '_').replace(' ', '_')}.png"
@@ -60,21 +69,42 @@ def draw(summary: Summary, folder: Path) -> list[Path]:
     return paths
 
 
-def learning_rate_figures(summary: Summary) -> dict[str, Figure]:
-    """One figure a learning rate, and the comparison of their means."""
-    figures = {
-        group["label"]: curves_of_group(summary, group, f"BaselineNet, {group['label']}")
-        for group in summary["groups"]
-    }
-    return figures | {
-        "comparison": comparison(summary, "BaselineNet: mean curves by learning rate")
+def sweep_figures(summary: Summary) -> dict[str, Figure]:
+    """One figure a setting, the comparison of their means, and the best one's mistakes."""
+    return {
+        **{group["label"]: curves(summary, group) for group in summary["groups"]},
+        "comparison": comparison(summary, summary["groups"]),
+        **best_model_figures(summary),
     }
 
 
-def curves_of_group(summary: Summary, group: Group, title: str) -> Figure:
+def scheduler_figures(summary: Summary) -> dict[str, Figure]:
+    """The candidates, then what a sweep has, then the differences from the best fixed rate."""
+    return {
+        "schedules": schedules(summary),
+        **sweep_figures(summary),
+        "differences": differences(summary),
+    }
+
+
+def transfer_figures(summary: Summary) -> dict[str, Figure]:
+    """The retrained models' curves, and all models' test accuracy, gap and results by class."""
+    retrained = [group for group in summary["groups"] if group["label"].startswith("retrained")]
+    return {
+        **{group["label"]: curves(summary, group) for group in retrained},
+        "comparison": comparison(summary, retrained),
+        "test_accuracy": results(summary),
+        "classes": classes(summary),
+        "differences": differences(summary),
+        **best_model_figures(summary),
+    }
+
+
+def curves(summary: Summary, group: Group) -> Figure:
     """One setting: loss and accuracy, training and validation, every seed and the mean."""
-    figure, panels = canvas(summary, title, columns=2, height=3.6)
-    colour, _ = styles(summary)[group["label"]]
+    title = f"{group['settings']['network']}, {group['label']}"
+    figure, panels = canvas(summary, title, [group], columns=2, height=3.6)
+    colour, _, _ = styles(summary)[group["label"]]
     for axes, quantity in zip(panels, AXIS_LABELS, strict=True):
         for part, words, line in (("train", "training", "--"), ("val", "validation", "-")):
             name = f"{part}_{quantity}"
@@ -96,22 +126,23 @@ def curves_of_group(summary: Summary, group: Group, title: str) -> Figure:
     return figure
 
 
-def comparison(summary: Summary, title: str) -> Figure:
-    """The mean curves of all settings: training as it is, validation smoothed."""
+def comparison(summary: Summary, groups: Sequence[Group]) -> Figure:
+    """The mean curves of several settings: training as it is, validation smoothed."""
     window = summary["settings"]["SMOOTHING_WINDOW"]
-    figure, panels = canvas(summary, title, rows=2, columns=2, height=6)
+    figure, panels = canvas(summary, "Mean curves compared", groups, rows=2, columns=2, height=6)
     for axes, (quantity, part) in zip(
         panels, [(q, p) for q in AXIS_LABELS for p in ("train", "val")], strict=True
     ):
-        for group in summary["groups"]:
+        for group in groups:
             curve = group["mean"][f"{part}_{quantity}"]
-            colour, marker = styles(summary)[group["label"]]
+            colour, marker, line = styles(summary)[group["label"]]
             plot(
                 axes,
                 curve if part == "train" else smooth(curve, window),
                 quantity,
                 color=colour,
                 marker=marker,
+                linestyle=line,
                 markersize=4,
                 markevery=max(1, len(curve) // 6),
                 label=f"{group['label']}, {counted(group)}",
@@ -125,40 +156,227 @@ def comparison(summary: Summary, title: str) -> Figure:
     return figure
 
 
+def schedules(summary: Summary) -> Figure:
+    """The candidate schedules: learning rate by epoch."""
+    figure, (axes,) = canvas(summary, "Candidate learning-rate schedules", [], height=3.6)
+    for (name, rates), (colour, marker) in zip(summary["schedules"].items(), PALETTE, strict=False):
+        axes.plot(
+            range(1, len(rates) + 1),
+            rates,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            markevery=7,
+            drawstyle="steps-mid",
+            label=name,
+        )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("learning rate")
+    axes.set_yscale("log")
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def differences(summary: Summary) -> Figure:
+    """Differences of test accuracy paired by seed: every seed, the mean and its 95% interval."""
+    comparisons = summary["comparisons"]
+    figure, (axes,) = canvas(
+        summary,
+        "Test accuracy, paired by seed",
+        summary["groups"],
+        height=1.6 + 0.6 * len(comparisons),
+    )
+    for row, pair in enumerate(comparisons):
+        style = styles(summary)[pair["label"]]
+        dots(axes, row, pair["differences"], pair["test_accuracy"], style)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(
+        range(len(comparisons)), [f"{pair['label']}\nminus {pair['minus']}" for pair in comparisons]
+    )
+    axes.set_ylim(len(comparisons) - 0.4, -0.6)
+    axes.set_xlabel("difference of test accuracy (percentage points): seeds, mean and 95% interval")
+    return figure
+
+
+def results(summary: Summary) -> Figure:
+    """Test accuracy and generalisation gap of every setting: seeds, mean and 95% interval."""
+    groups = summary["groups"]
+    height = 1.6 + 0.5 * len(groups)
+    figure, panels = canvas(
+        summary, "Test accuracy and generalisation gap", groups, columns=2, height=height
+    )
+    for axes, quantity in zip(panels, ("test_accuracy", "gap"), strict=True):
+        for row, group in enumerate(groups):
+            if quantity == "gap":
+                values = [gap_of(run) for run in group["runs"]]
+            else:
+                values = [run["test_accuracy"] for run in group["runs"]]
+            dots(axes, row, values, group[quantity], styles(summary)[group["label"]])
+        axes.set_yticks(range(len(groups)), [group["label"] for group in groups])
+        axes.set_ylim(len(groups) - 0.4, -0.6)
+    panels[0].set_xlabel("test accuracy (%): seeds, mean and 95% interval")
+    panels[1].set_xlabel("training minus validation accuracy (percentage points)")
+    panels[1].tick_params(labelleft=False)
+    return figure
+
+
+def gap_of(run: dict[str, Any]) -> float | None:
+    """Training minus validation accuracy at the last epoch of one run."""
+    if run["diverged_at_epoch"] is not None:
+        return None
+    return run["train_accuracy"][-1] - run["val_accuracy"][-1]
+
+
+def dots(
+    axes: Axes,
+    row: int,
+    values: Sequence[float | None],
+    spread: dict[str, float | None],
+    style: tuple[str, str, str],
+) -> None:
+    """One row of a dot plot, in percent: every seed faint, below them the mean and its interval."""
+    colour, marker, line = style
+    known = [100 * value for value in values if value is not None]
+    axes.plot(known, [row] * len(known), "o", color=colour, alpha=0.4, markersize=4)
+    if spread["mean"] is not None:
+        axes.errorbar(
+            100 * spread["mean"],
+            row + 0.22,
+            xerr=spread["ci95"] and 100 * spread["ci95"],
+            color=colour,
+            marker=marker,
+            markerfacecolor="white" if line == "--" else colour,
+            capsize=4,
+        )
+
+
+def classes(summary: Summary) -> Figure:
+    """F1 on the test set by class, the mean over seeds, for every setting."""
+    figure, (axes,) = canvas(summary, "F1 by class on the test set", summary["groups"])
+    for group in summary["groups"]:
+        reports = [run["report"] for run in group["runs"] if run["report"]]
+        if not reports:
+            continue
+        names = list(reports[0])[:10]
+        means = [
+            100 * sum(report[name]["f1-score"] for report in reports) / len(reports)
+            for name in names
+        ]
+        colour, marker, line = styles(summary)[group["label"]]
+        axes.plot(
+            names,
+            means,
+            color=colour,
+            marker=marker,
+            markerfacecolor="white" if line == "--" else colour,
+            linestyle="none",
+            markersize=7,
+            label=f"{group['label']}, {counted(group)}",
+        )
+    axes.tick_params(axis="x", labelrotation=30)
+    axes.set_ylabel("F1 (%)")
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def best_model_figures(summary: Summary) -> dict[str, Figure]:
+    """The confusion matrix and the accuracy by class of the best model, where there is one."""
+    found = best_run(summary)
+    if found is None:
+        return {}
+    group, run = found
+    names = list(run["report"])[: len(run["confusion_matrix"])]
+    title = f"Best model: {group['label']}, seed {run['seed']}, on the test set"
+    figure, (matrix, classes) = canvas(summary, title, [group], columns=2, height=4.6)
+    counts = run["confusion_matrix"]
+    shares = [[100 * n / max(1, sum(row)) for n in row] for row in counts]
+    image = matrix.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+    for true, row in enumerate(shares):
+        for predicted, share in enumerate(row):
+            shade = "black" if share > 50 else "white"
+            matrix.text(
+                predicted, true, f"{share:.0f}", ha="center", va="center", color=shade, fontsize=6.5
+            )
+    matrix.grid(False)
+    matrix.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    matrix.set_yticks(range(len(names)), names)
+    matrix.set_xlabel("predicted class")
+    matrix.set_ylabel("true class")
+    figure.colorbar(image, ax=matrix, label="images of the true class (%)", shrink=0.8)
+    recalls = [row[i] for i, row in enumerate(shares)]
+    order = sorted(range(len(names)), key=lambda i: recalls[i])
+    classes.barh(
+        [names[i] for i in order],
+        [recalls[i] for i in order],
+        color=styles(summary)[group["label"]][0],
+    )
+    for place, i in enumerate(order):
+        classes.text(recalls[i] + 1, place, f"{recalls[i]:.0f}", va="center", fontsize=8)
+    classes.set_xlim(0, 105)
+    classes.set_xlabel("accuracy by class (%)")
+    return {"best_model": figure}
+
+
+def best_run(summary: Summary) -> tuple[Group, dict[str, Any]] | None:
+    """The best group, and its run with the highest validation accuracy at the last epoch."""
+    for group in summary["groups"]:
+        if group["label"] == summary["best"]:
+            sound = [run for run in group["runs"] if run["diverged_at_epoch"] is None]
+            return group, max(sound, key=lambda run: run["val_accuracy"][-1])
+    return None
+
+
 def canvas(
-    summary: Summary, title: str, rows: int = 1, columns: int = 1, height: float = 4
+    summary: Summary,
+    title: str,
+    groups: Sequence[Group],
+    rows: int = 1,
+    columns: int = 1,
+    height: float = 4,
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure with its title, and below it what the data are; its panels row by row."""
     figure = Figure(figsize=(10, height), layout="constrained")
     figure.suptitle("REHEARSAL: " * summary["rehearsal"] + title, fontweight="bold")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    epochs = len(summary["groups"][0]["mean"]["train_loss"])
-    split = summary["groups"][0]["settings"]["split"]
+    caption = []
     if summary["rehearsal"]:
-        data, colour = "REHEARSAL on handwritten digits, not a finding", REHEARSAL_COLOUR
+        caption.append("REHEARSAL on handwritten digits, not a finding")
     else:
-        data, colour = "CIFAR-10", "black"
-    caption = (
-        f"{data}; {split} split, {epochs} epochs; training is measured on each batch as it is "
-        f"trained on. Code {summary['code']}, {summary['environment']['device']}."
-    )
-    figure.supxlabel(caption, fontsize=7, color=colour)
+        caption.append("CIFAR-10")
+    if groups:
+        splits = dict.fromkeys(group["settings"]["split"] for group in groups)
+        epochs = dict.fromkeys(str(len(group["mean"]["train_loss"])) for group in groups)
+        caption.append(f"{' and '.join(splits)} split, {' and '.join(epochs)} epochs")
+        caption.append("training is measured on each batch as it is trained on")
+    caption.append(f"code {summary['code']}, {summary['environment']['device']}")
+    colour = REHEARSAL_COLOUR if summary["rehearsal"] else "black"
+    figure.supxlabel("; ".join(caption), fontsize=7, color=colour)
     return figure, panels
 
 
-def styles(summary: Summary) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each setting: fixed for the study's own, what is left for others."""
-    labels = [group["label"] for group in summary["groups"]]
-    known = {label: PALETTE[SETTINGS.index(label)] for label in labels if label in SETTINGS}
-    others = [label for label in labels if label not in known]
-    free = [style for style in PALETTE if style not in known.values()] or list(PALETTE)
-    return known | {label: free[i % len(free)] for i, label in enumerate(others)}
+def styles(summary: Summary) -> dict[str, tuple[str, str, str]]:
+    """Colour, marker and line of each setting: fixed for the study's own, what is left for others.
+
+    A network that is retrained has the colour of the one that it was, and a dashed line.
+    """
+    found = {}
+    for group in summary["groups"]:
+        words = group["label"].split(", ")
+        place = next((PLACES[word] for word in words if word in PLACES), None)
+        found[group["label"]] = (place, "--" if words[0] == "retrained" else "-")
+    free = [i for i in range(len(PALETTE)) if i not in [place for place, _ in found.values()]]
+    others = [label for label, (place, _) in found.items() if place is None]
+    for i, label in enumerate(others):
+        found[label] = ((free or range(len(PALETTE)))[i % len(free or PALETTE)], found[label][1])
+    return {label: (*PALETTE[place], line) for label, (place, line) in found.items()}
 
 
 def plot(axes: Axes, curve: Sequence[float | None], quantity: str, **style: Any) -> None:
     """A curve over the epochs, counted from 1; where it has no value (diverged) it stops."""
     scale = 100 if quantity == "accuracy" else 1
     values = [float("nan") if value is None else scale * value for value in curve]
+    if len(values) == 1:
+        style.setdefault("marker", "o")  # a line needs two points to be seen
     axes.plot(range(1, len(values) + 1), values, **style)
 
 
@@ -188,7 +406,12 @@ def smooth(curve: Sequence[float | None], window: int) -> list[float | None]:
     return smoothed
 
 
-FIGURES: dict[str, Callable[[Summary], dict[str, Figure]]] = {"exp1_lr": learning_rate_figures}
+FIGURES: dict[str, Callable[[Summary], dict[str, Figure]]] = {
+    "exp1_lr": sweep_figures,
+    "exp1_scheduler": scheduler_figures,
+    "exp2_dropout": sweep_figures,
+    "exp2_transfer": transfer_figures,
+}
 
 
 def main() -> None:

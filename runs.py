@@ -8,8 +8,8 @@ figures at once.
 import dataclasses
 import hashlib
 import json
-import math
 import numbers
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,8 @@ class Run:
 
     learning_rate is one number, or one a epoch. start names the run whose trained weights this one
     starts from; layers in reinitialised are then drawn anew, and those in frozen are never updated.
-    A field added later needs a default: what stands at its default is not part of a run's name.
+    What stands at its default is not part of a run's name, so that fields can be added: a new one
+    needs a default that changes nothing, and no default may ever be edited.
 
     Raises UserError where a value makes no sense.
     """
@@ -124,7 +125,7 @@ def _whole(least: int) -> tuple:
 def _real(allowed, description: str) -> tuple:
     return (
         numbers.Real,
-        lambda value: math.isfinite(value) and allowed(value),
+        lambda value: abs(value) <= sys.float_info.max and allowed(value),
         float,
         description,
     )
@@ -140,6 +141,7 @@ RULES: dict[str, tuple] = {
     "batch_size": _whole(1),
     "seed": _whole(0),
     "smoothing_window": _whole(1),
+    "step_epochs": _whole(1),
     "learning_rate": _POSITIVE,
     "initial_learning_rate": _POSITIVE,
     "decay_rate": _NOT_NEGATIVE,
@@ -155,18 +157,18 @@ def check(name: str, value: Any, shown_as: str | None = None) -> Any:
     The name of a field or a constant (EPOCHS, LEARNING_RATES) says which rule holds; a plural asks
     for a list of different values.
     """
-    shown_as = shown_as or name
+    shown_as = shown_as or f"{name} = {value!r}"
     rule = RULES.get(name.lower())
     if rule is None:
         if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
-            raise UserError(f"{shown_as} = {value!r}: must be a list of values")
+            raise UserError(f"{shown_as}: must be a list of values")
         values = [check(name[:-1], item, f"{shown_as}: {item!r}") for item in value]
         if not values:
-            raise UserError(f"{shown_as} = {value!r}: give at least one value")
+            raise UserError(f"{shown_as}: give at least one value")
         if len(set(values)) < len(values):
-            raise UserError(f"{shown_as} = {value!r}: give each value once")
+            raise UserError(f"{shown_as}: give each value once")
         return values
     kind, allowed, keep, description = rule
     if isinstance(value, bool) or not isinstance(value, kind) or not allowed(value):
-        raise UserError(f"{shown_as} = {value!r}: must be {description}")
+        raise UserError(f"{shown_as} must be {description}")
     return keep(value)

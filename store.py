@@ -29,6 +29,11 @@ from runs import CURVES, Run, settings_of
 
 HERE = Path(__file__).resolve().parent
 CODE_THAT_DECIDES_NUMBERS = ("models.py", "data.py", "train.py", "gradients.py")
+CHECKSUM_BYTES = hashlib.sha256().digest_size
+RECORD_KEYS = {  # what a record holds beside its curves
+    *("seed", "report", "confusion_matrix", "most_confident_mistakes", "test_loss"),
+    *("trained", "environment", "code"),
+}
 STALE_SECONDS = 3600.0  # a partial file this old belongs to a process that was killed
 
 
@@ -47,25 +52,39 @@ class Store:
         self.say = say
         self.code = code or code_fingerprint()
         for path in self.folder.glob("**/*.partial"):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                path.unlink(missing_ok=True)
+            with suppress(OSError):  # its own process may finish with it at any moment
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink()
 
     def load_result(self, run: Run) -> dict[str, Any] | None:
         """The record of a finished run, or None. A damaged file is named and set aside."""
         for path in self._find(f"runs/{self._stem(run)}.json"):
             try:
-                result = json.loads(path.read_text())
-                if not _is_whole(result, run):
-                    raise ValueError("it does not hold this run")
-                return result
-            except OSError as error:
-                raise UserError(f"cannot read {path}: {error.strerror}") from None
+                result = json.loads(_read(path))
+                if _is_whole(result, run):
+                    return result
+                self._set_aside(path, "it does not hold this run")
             except (ValueError, KeyError, TypeError) as error:
-                self._set_aside(path, error)
+                self._set_aside(path, str(error))
         return None
 
+    def is_finished(self, run: Run, weights: bool = False) -> bool:
+        """Whether the run has a record and, where weights are asked for, its trained weights.
+
+        A run that diverged has none, and is finished without.
+        """
+        result = self.load_result(run)
+        if result is None or not weights or result["diverged_at_epoch"] is not None:
+            return result is not None
+        return self.load_weights(run) is not None
+
     def save_result(self, run: Run, result: dict[str, Any], device: Any) -> None:
-        """Keep the record of a finished run, with what it was trained with."""
+        """Keep the record of a finished run, with what it was trained with.
+
+        A record that is there stays: its run was trained again for the sake of its weights.
+        """
+        if self.load_result(run) is not None:
+            return
         record = {
             "run": settings_of(run),
             "seed": run.seed,
@@ -81,7 +100,7 @@ class Store:
         A run that differs only in its number of epochs went the same way as far as it went.
         """
         paths = self._find(f"checkpoints/{run.trajectory}_epochs=*_code={self.code}.pt")
-        states = [state for path in paths if (state := self._load(path))]
+        states = [state for path in paths if (state := self._load(path, run))]
         usable = [state for state in states if epochs_done(state) <= run.epochs]
         return max(usable, key=epochs_done, default=None)
 
@@ -90,13 +109,15 @@ class Store:
         import torch  # only those who train need it, and it takes seconds to import
 
         buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write(self.folder / "checkpoints" / f"{self._stem(run)}.pt", buffer.getvalue())
+        torch.save(state | {"trajectory": run.trajectory, "code": self.code}, buffer)
+        content = buffer.getvalue()
+        content += hashlib.sha256(content).digest()  # torch.load notices no single wrong bit
+        write(self.folder / "checkpoints" / f"{self._stem(run)}.pt", content)
 
     def load_weights(self, run: Run) -> dict[str, Any] | None:
         """The trained weights of a finished run, as a state dictionary, or None."""
         for path in self._find(f"checkpoints/{self._stem(run)}.pt"):
-            state = self._load(path)
+            state = self._load(path, run)
             if state and epochs_done(state) == run.epochs:
                 return state["network"]
         return None
@@ -110,9 +131,9 @@ class Store:
         path = self.root / ".locks" / f"{self._stem(run)}.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path, blocking=False)
+            lock = FileLock(path)
             try:
-                lock.acquire()
+                lock.acquire(blocking=False)
             except Timeout:
                 yield False
                 return
@@ -129,16 +150,26 @@ class Store:
         return sum(run.name in names and self.load_result(run) is None for run in runs)
 
     def replace(self, runs: list[Run]) -> None:
-        """Move all that is kept of the runs out of the way, to be trained again."""
+        """Move all that is kept of the runs out of the way, to be trained again.
+
+        The checkpoints of shorter and longer ones, too: a run would go on from those.
+
+        Raises UserError where another process is training one of them.
+        """
         when = time.strftime("%Y-%m-%d_%H-%M-%S")
         for run in runs:
-            for path in self._find(f"*/{run.trajectory}_epochs={run.epochs}_code={self.code}.*"):
-                target = path.parent.parent / "replaced" / when / path.name
-                try:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    path.replace(target)
-                except OSError as error:
-                    raise UserError(_cannot_write(target, error)) from None
+            paths = self._find(f"runs/{self._stem(run)}.json")
+            paths += self._find(f"checkpoints/{run.trajectory}_epochs=*_code={self.code}.pt")
+            with self.claim(run) as mine:
+                if not mine:
+                    raise UserError(f"another process is training {run.label}: stop it first")
+                for path in paths:
+                    target = path.parent.parent / "replaced" / when / path.name
+                    try:
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        path.replace(target)
+                    except OSError as error:
+                        raise UserError(_cannot_write(target, error)) from None
 
     def _stem(self, run: Run) -> str:
         return f"{run.name}_code={self.code}"
@@ -146,23 +177,20 @@ class Store:
     def _find(self, pattern: str) -> list[Path]:
         return sorted(self.root.glob(f"*/{pattern}"))
 
-    def _load(self, path: Path) -> dict[str, Any] | None:
+    def _load(self, path: Path, run: Run) -> dict[str, Any] | None:
         import torch
 
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if not {"network", "optimizer", "curves", "intervals"} <= state.keys():
-                raise ValueError("it is not a checkpoint of this study")
-            return state
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-        except Exception as error:  # a damaged file fails in zipfile, pickle or torch itself
-            self._set_aside(path, error)
-            return None
+        content = _read(path)
+        checksum = hashlib.sha256(content[:-CHECKSUM_BYTES]).digest()
+        if content[-CHECKSUM_BYTES:] != checksum:
+            return self._set_aside(path, "its checksum is wrong")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if (state["trajectory"], state["code"]) != (run.trajectory, self.code):
+            return self._set_aside(path, "it belongs to another run")
+        return state
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
+    def _set_aside(self, path: Path, reason: str) -> None:
         target = path.with_name(path.name + ".damaged")
-        reason = (" ".join(str(error).split()) or type(error).__name__).split(". ")[0][:100]
         try:
             path.replace(target)
         except FileNotFoundError:
@@ -175,6 +203,13 @@ class Store:
 def epochs_done(checkpoint: dict[str, Any]) -> int:
     """How many epochs the run had trained for at a checkpoint."""
     return len(checkpoint["curves"]["train_loss"])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def write(path: Path, content: bytes) -> None:
@@ -212,8 +247,8 @@ def _is_whole(result: dict[str, Any], run: Run) -> bool:
         for name in CURVES
     )
     tested = diverged_at is not None or isinstance(result["test_accuracy"], float)
-    known = {"report", "confusion_matrix", "trained", "environment", "code"} <= result.keys()
-    return curves and tested and known and result["run"] == settings_of(run)
+    complete = result.keys() >= RECORD_KEYS
+    return curves and tested and complete and result["run"] == settings_of(run)
 
 
 def code_fingerprint(folder: Path = HERE) -> str:
@@ -245,12 +280,13 @@ def environment(device: str) -> dict[str, Any]:
     """The versions, device and commit that a run is trained with."""
     import torch
 
+    changes = _git("status", "--porcelain", "--", "*.py")
     return {
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device_name(device),
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--", "*.py")),
+        "git_dirty": None if changes is None else bool(changes),
     }
 
 

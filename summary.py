@@ -15,21 +15,34 @@ from tabulate import tabulate
 from runs import CURVES
 from store import write
 
-NOT_IN_SUMMARY = ("run", "code", "environment", "trained")  # of a run: the summary tells it once
+NOT_IN_SUMMARY = (
+    "run",
+    "code",
+    "environment",
+    "trained",
+    "gradients",
+)  # of a run: the summary tells it once
 
 Record = dict[str, Any]  # a finished run, as it stands in its file
 
 
 def summarise(
     experiment: str,
+    description: str,
     settings: dict[str, Any],
     groups: dict[str, list[Record]],
     rehearsal: bool = False,
 ) -> dict[str, Any]:
-    """The content of summary.json: every group of runs with its mean, spread and runs."""
+    """The content of summary.json: every group of runs with its mean, spread and runs.
+
+    The description's first paragraph is the question, its second the method.
+    """
     records = [record for group in groups.values() for record in group]
+    question, method = (" ".join(part.split()) for part in description.split("\n\n")[:2])
     summary = {
         "experiment": experiment,
+        "question": question,
+        "method": method,
         "rehearsal": rehearsal,
         "settings": settings,
         "code": shared([record["code"] for record in records]),
@@ -53,6 +66,9 @@ def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
     }
     gaps = [record["train_accuracy"][-1] - record["val_accuracy"][-1] for record in sound]
     test_loss = spread([record["test_loss"] for record in sound])
+    gradients = {}
+    if any(record.get("gradients") for record in sound):
+        gradients["gradients"] = summarise_gradients([record["gradients"] for record in sound])
     return {
         "label": label,
         "settings": {k: v for k, v in records[0]["run"].items() if k != "seed"},
@@ -63,10 +79,58 @@ def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
         "test_loss": {"mean": test_loss["mean"], "std": test_loss["std"]},
         "test_accuracy": spread([record["test_accuracy"] for record in sound]),
         "gap": spread(gaps),
+        **gradients,
         "runs": [
             {key: value for key, value in record.items() if key not in NOT_IN_SUMMARY}
             for record in records
         ],
+    }
+
+
+def summarise_gradients(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Gradient statistics with their mean and standard deviation over seeds.
+
+    {"parameters": [name, ...], "history": {"mean": [[one a tensor] an epoch], "std": the same},
+    window: {statistic: {"mean": [one a tensor], "std": [one a tensor]}}}
+    """
+
+    def over_seeds(values: Sequence[Sequence[float]]) -> dict[str, list]:
+        spreads = [spread(tensor) for tensor in zip(*values, strict=True)]
+        return {key: [point[key] for point in spreads] for key in ("mean", "std")}
+
+    summary: dict[str, Any] = {"parameters": seeds[0]["parameters"], "history": {}}
+    for statistic, epochs in seeds[0]["history"].items():
+        summary["history"][statistic] = [
+            over_seeds([seed["history"][statistic][epoch] for seed in seeds])["mean"]
+            for epoch in range(len(epochs))
+        ]
+    for window in ("first_steps", "last_steps", "first_epochs", "last_epochs"):
+        summary[window] = {
+            statistic: over_seeds([seed[window][statistic] for seed in seeds])
+            for statistic in seeds[0][window]
+        }
+    return summary
+
+
+def compare(
+    label: str, records: Sequence[Record], other_label: str, others: Sequence[Record]
+) -> dict[str, Any]:
+    """The difference of test accuracy between two groups, paired by seed.
+
+    Only seeds that are in both groups, and diverged in neither, count.
+    """
+    other = {record["seed"]: record["test_accuracy"] for record in others}
+    pairs = {
+        record["seed"]: record["test_accuracy"] - other[record["seed"]]
+        for record in records
+        if record["test_accuracy"] is not None and other.get(record["seed"]) is not None
+    }
+    return {
+        "label": label,
+        "minus": other_label,
+        "seeds": list(pairs),
+        "differences": list(pairs.values()),
+        "test_accuracy": spread(list(pairs.values())),
     }
 
 

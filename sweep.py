@@ -21,7 +21,7 @@ from tqdm import tqdm
 import download
 from errors import Interrupted, UserError
 from runs import Run
-from store import HERE, Store, device_name
+from store import HERE, Store, code_fingerprint, device_name, environment
 
 REPORT_SECONDS = 0.5  # between a worker's reports of progress
 ESTIMATE_SECONDS = 3.0  # of training before the time is estimated
@@ -30,15 +30,35 @@ BUSY_SECONDS = 2.0  # between looks at runs that another sweep is training
 DATA_TITLES = {"cifar10": "CIFAR-10", "digits": "handwritten digits (a rehearsal)"}
 
 
-def train(runs: Sequence[Run], store: Store, device: str | None = None) -> None:
+def train(
+    runs: Sequence[Run],
+    store: Store,
+    device: str | None = None,
+    fresh: bool = False,
+    weights: bool = False,
+) -> None:
     """Train every run that is not finished yet, on every core or GPU; the results go to store.
 
-    device is "cpu", "cuda" (all GPUs), "cuda:N", or None for the GPUs if there are any.
+    device is "cpu", "cuda" (all GPUs), "cuda:N", or None for the GPUs if there are any. With fresh,
+    what is finished is moved out of the way and trained again. With weights, a run is finished only
+    if its trained weights are there, too; runs that others start from are seen to first.
 
     Raises UserError for what a user can mend, Interrupted on Ctrl-C or SIGTERM.
     """
     runs = list(dict.fromkeys(runs))
-    todo = [run for run in runs if store.load_result(run) is None]
+    todo = [run for run in runs if fresh or not store.is_finished(run, weights)]
+    if device is not None or todo:
+        devices = worker_devices(device, len(todo))
+    folder = check_data(todo)
+    if fresh:
+        store.replace(runs)
+    sources = {run.start for run in todo if run.start}
+    if missing := [run for run in sources if not store.is_finished(run, weights=True)]:
+        print(f"needed   trained networks to start from: {len(missing)} are not there")
+        train(missing, store, device, weights=True)
+    for run in sources:
+        if store.load_weights(run) is None:
+            raise UserError(f"{run.label} diverged, so that no run can start from it")
     print(f"runs     {len(runs)}, of which {len(runs) - len(todo)} are finished")
     if older := store.older_code(todo):
         print(
@@ -48,25 +68,25 @@ def train(runs: Sequence[Run], store: Store, device: str | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while todo:
-            _train_once(todo, store, device)
-            todo = [run for run in todo if store.load_result(run) is None]
+            _train_once(todo, store, devices, folder, weights)
+            todo = [run for run in todo if not store.is_finished(run, weights)]
             if todo:
-                _wait_for_others(todo, store)
+                _wait_for_others(todo, store, weights)
     except KeyboardInterrupt:
-        left = sum(store.load_result(run) is None for run in runs)
+        left = sum(not store.is_finished(run, weights) for run in runs)
         raise Interrupted(
             f"\nstopped: {len(runs) - left} of {len(runs)} runs are finished and kept, the others "
-            "at their last checkpoint; the same command goes on from there"
+            f"at their last checkpoint; the same command{' without --fresh' * fresh} goes on there"
         ) from None
 
 
-def _wait_for_others(todo: list[Run], store: Store) -> None:
-    """Sleep until a run that another process had claimed is finished or free again."""
+def _wait_for_others(todo: list[Run], store: Store, weights: bool) -> None:
+    """Sleep until all runs are finished, or one that another process had claimed is free again."""
     print(f"waiting for {len(todo)} runs that another process on this folder is training")
-    while True:
+    while todo := [run for run in todo if not store.is_finished(run, weights)]:
         for run in todo:
             with store.claim(run) as free:
-                if free or store.load_result(run) is not None:
+                if free and not store.is_finished(run, weights):
                     return
         time.sleep(BUSY_SECONDS)
 
@@ -93,19 +113,29 @@ def worker_devices(device: str | None, runs: int) -> list[str]:
     raise UserError(f"--device {device}: torch {torch.__version__} finds only {known} here")
 
 
-def _train_once(todo: list[Run], store: Store, device: str | None) -> None:
-    """Start the workers and follow them until none has anything left to claim."""
-    devices = worker_devices(device, len(todo))
+def check_data(runs: Sequence[Run]) -> Path | None:
+    """The folder of CIFAR-10's batches where runs need it, found or downloaded and checked.
+
+    Raises UserError where it is not to be had, or a batch is larger than a training split.
+    """
+    if not runs:
+        return None
     import data
 
-    for run in todo:
+    for run in runs:
         training_images = data.split_sizes(run.dataset, run.split)[0]
         if run.batch_size > training_images:
             raise UserError(
-                f"BATCH_SIZE = {run.batch_size}: larger than the training split, "
-                f"{training_images:,} images"
+                f"BATCH_SIZE = {run.batch_size}: must be at most the {training_images:,} images of "
+                "the training split (edit it at the top of the script)"
             )
-    folder = download.cifar10(HERE / "data") if todo[0].dataset == "cifar10" else None
+    return download.cifar10(HERE / "data") if runs[0].dataset == "cifar10" else None
+
+
+def _train_once(
+    todo: list[Run], store: Store, devices: list[str], folder: Path | None, weights: bool
+) -> None:
+    """Start the workers and follow them until none has anything left to claim."""
     print(f"device   {device_name(devices[0])}, runs trained at once: {len(devices)}")
     print(f"data     {DATA_TITLES[todo[0].dataset]}{f' in {folder}' if folder else ''}", flush=True)
     context = multiprocessing.get_context("spawn")
@@ -117,7 +147,7 @@ def _train_once(todo: list[Run], store: Store, device: str | None) -> None:
             receiver, sender = context.Pipe(duplex=False)
             worker = context.Process(
                 target=_work,
-                args=(todo, store.root, store.folder.name, store.code, folder, place, sender),
+                args=(todo, weights, store, folder, place, sender),
                 daemon=True,
             )
             worker.start()
@@ -168,7 +198,7 @@ def _obituary(worker: Any, run: Run | None) -> str:
     code = worker.exitcode
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
     doing = f"while training {run.label}" if run else "before it trained anything"
-    memory = " (often too little memory)" if code == -signal.SIGKILL else ""
+    memory = " (often too little memory)" if how == "signal SIGKILL" else ""
     return f"worker process {worker.pid} died {doing}, {how}{memory}"
 
 
@@ -211,13 +241,13 @@ class Progress:
             self.bar.total -= run.epochs - done
         rate = self.images / max(now - self.first_step, 1e-9)
         self.bar.set_postfix_str(
-            f"{rate:,.0f} images/s, {run.label} epoch {max(1, math.ceil(done))}/{run.epochs}",
+            f"{rate:,.0f} images/s, epoch {max(1, math.ceil(done))}/{run.epochs} of {run.label}",
             refresh=False,
         )
         self.bar.n = min(sum(self.done.values()), self.bar.total)
         if self.terminal:
             self.bar.refresh()
-        if not self.estimated and now - self.first_step >= ESTIMATE_SECONDS:
+        if not self.estimated and self.images and now - self.first_step >= ESTIMATE_SECONDS:
             self.estimated = True
             self.say(self.estimate(rate))
         elif not self.terminal and now >= self.next_line and self.estimated:
@@ -231,15 +261,23 @@ class Progress:
             train, val = self.sizes[run]
             images += (run.epochs - done) * (train + val / 3)
         minutes = images / rate / 60
-        time_left = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.1f} minutes"
+        if minutes < 1:
+            time_left = "less than a minute"
+        elif minutes < 90:
+            time_left = f"about {minutes:.0f} minutes"
+        else:
+            time_left = f"about {minutes / 60:.1f} hours"
         return (
-            f"time     about {time_left}, at {rate:,.0f} images/s over the first steps; "
+            f"time     {time_left}, at {rate:,.0f} images/s over the first steps; "
             "Ctrl-C keeps what is done"
         )
 
     def say(self, line: str) -> None:
-        """A line of its own, above the bar."""
-        tqdm.write(line, file=sys.stderr)
+        """A line of its own, above the bar where there is one."""
+        if self.terminal:
+            tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self.bar is not None:
@@ -248,9 +286,8 @@ class Progress:
 
 def _work(
     todo: list[Run],
-    root: Path,
-    experiment: str,
-    code: str,
+    weights: bool,
+    store: Store,
     folder: Path | None,
     device: str,
     pipe: Connection,
@@ -263,12 +300,15 @@ def _work(
     import train as training
 
     try:
-        store = Store(root, experiment, lambda line: pipe.send(("say", line)), code)
+        if code_fingerprint() != store.code:
+            raise UserError("the code was edited while the sweep started: start it again")
+        store.say = lambda line: pipe.send(("say", line))
+        environment(device)  # asks git now, as the code is that of now
         dataset = data.load(todo[0].dataset, folder).to(device)
         reporter = _Reporter(pipe.send)
         for run in todo:
             with store.claim(run) as mine:
-                if mine and store.load_result(run) is None:
+                if mine and not store.is_finished(run, weights):
                     training.train([run], dataset, store, reporter)
                     reporter.finish()
     except UserError as error:

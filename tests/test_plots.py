@@ -19,7 +19,7 @@ def summary():
         for i, label in enumerate(LABELS)
     }
     groups["lr=0.1"][1] = record(2, 0.9, diverged_at=1)
-    return summarise("exp1_lr", {"SMOOTHING_WINDOW": 3}, groups)
+    return summarise("exp1_lr", "Question?\n\nMethod.", {"SMOOTHING_WINDOW": 3}, groups)
 
 
 def lines(axes):
@@ -31,11 +31,11 @@ def legend(figure):
 
 
 def test_there_is_a_figure_for_every_setting_and_one_comparison(summary):
-    assert list(plots.learning_rate_figures(summary)) == [*LABELS, "comparison"]
+    assert list(plots.sweep_figures(summary)) == [*LABELS, "comparison", "best_model"]
 
 
 def test_a_setting_shows_every_seed_and_the_mean(summary):
-    figure = plots.learning_rate_figures(summary)["lr=0.05"]
+    figure = plots.sweep_figures(summary)["lr=0.05"]
     loss, accuracy = figure.axes
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss (nats)", "accuracy (%)")
     assert loss.get_xlabel() == accuracy.get_xlabel() == "epoch"
@@ -55,7 +55,7 @@ def test_a_setting_shows_every_seed_and_the_mean(summary):
 
 
 def test_a_diverged_seed_stops_and_is_counted(summary):
-    figure = plots.learning_rate_figures(summary)["lr=0.1"]
+    figure = plots.sweep_figures(summary)["lr=0.1"]
     accuracy = figure.axes[1]
     assert "validation, mean of 2 seeds (1 diverged)" in legend(figure)
     mean = lines(accuracy)["validation, mean of 2 seeds (1 diverged)"]
@@ -65,7 +65,7 @@ def test_a_diverged_seed_stops_and_is_counted(summary):
 
 
 def test_the_comparison_smooths_validation_alone(summary):
-    figure = plots.learning_rate_figures(summary)["comparison"]
+    figure = plots.sweep_figures(summary)["comparison"]
     train_loss, val_loss, train_accuracy, val_accuracy = figure.axes
     assert val_loss.get_title() == "validation, moving mean of 3"
     assert train_accuracy.get_ylabel() == val_accuracy.get_ylabel() == "accuracy (%)"
@@ -79,14 +79,14 @@ def test_the_comparison_smooths_validation_alone(summary):
 
 
 def test_the_legend_lies_outside_the_curves(summary):
-    figure = plots.learning_rate_figures(summary)["comparison"]
+    figure = plots.sweep_figures(summary)["comparison"]
     figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
     assert not any(axes.get_window_extent().overlaps(box) for axes in figure.axes)
 
 
 def test_a_setting_has_one_colour_everywhere(summary):
-    figures = plots.learning_rate_figures(summary)
+    figures = plots.sweep_figures(summary)
     for label in LABELS:
         (mean,) = (
             line for name, line in lines(figures[label].axes[1]).items() if "validation" in name
@@ -124,10 +124,10 @@ def test_smoothing_stops_where_a_curve_stops():
 
 
 def test_a_rehearsal_says_so_in_every_figure(summary):
-    for figure in plots.learning_rate_figures(summary | {"rehearsal": True}).values():
+    for figure in plots.sweep_figures(summary | {"rehearsal": True}).values():
         assert "REHEARSAL" in figure.get_supxlabel()
         assert "REHEARSAL" in figure.get_suptitle()
-    for figure in plots.learning_rate_figures(summary).values():
+    for figure in plots.sweep_figures(summary).values():
         assert "REHEARSAL" not in figure.get_supxlabel() + figure.get_suptitle()
         assert "CIFAR-10" in figure.get_supxlabel()
 
@@ -135,11 +135,35 @@ def test_a_rehearsal_says_so_in_every_figure(summary):
 def test_drawing_needs_the_summary_alone(summary, tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     paths = plots.draw(json.loads((tmp_path / "summary.json").read_text()), tmp_path)
-    assert [path.name for path in paths] == [f"{name}.png" for name in [*LABELS, "comparison"]]
+    names = [*LABELS, "comparison", "best_model"]
+    assert [path.name for path in paths] == [f"{name}.png" for name in names]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_one_epoch_is_seen(summary):
+    groups = {"lr=1": [record(1, 0.9)]}
+    for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+        groups["lr=1"][0][key] = groups["lr=1"][0][key][:1]
+    one = summarise("exp1_lr", "Question?\n\nMethod.", {"SMOOTHING_WINDOW": 3}, groups)
+    for line in plots.sweep_figures(one)["lr=1"].axes[0].get_lines()[:-1]:
+        assert line.get_marker() == "o"
+
+
+def test_the_best_model_is_shown_by_class(summary):
+    label, seed = "lr=0.01", 3  # the highest validation accuracy
+    run = next(g for g in summary["groups"] if g["label"] == label)["runs"][2]
+    run["confusion_matrix"] = [[30, 10], [5, 15]]
+    run["report"] = {"cat": {}, "dog": {}, "accuracy": 0.75}
+    figure = plots.sweep_figures(summary)["best_model"]
+    matrix, classes = figure.axes[:2]
+    assert f"{label}, seed {seed}" in figure.get_suptitle()
+    assert [text.get_text() for text in matrix.texts] == ["75", "25", "25", "75"]
+    assert (matrix.get_xlabel(), matrix.get_ylabel()) == ("predicted class", "true class")
+    assert [tick.get_text() for tick in matrix.get_yticklabels()] == ["cat", "dog"]
+    assert [patch.get_width() for patch in classes.patches] == pytest.approx([75, 75])
 
 
 def test_all_diverged_still_draws(summary):
     groups = {"lr=1": [record(1, 0.9, diverged_at=0)]}
-    nothing = summarise("exp1_lr", {"SMOOTHING_WINDOW": 3}, groups)
-    assert "0 seeds (1 diverged)" in legend(plots.learning_rate_figures(nothing)["lr=1"])[0]
+    nothing = summarise("exp1_lr", "Question?\n\nMethod.", {"SMOOTHING_WINDOW": 3}, groups)
+    assert "0 seeds (1 diverged)" in legend(plots.sweep_figures(nothing)["lr=1"])[0]

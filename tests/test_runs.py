@@ -47,6 +47,22 @@ def test_a_field_at_its_default_leaves_the_name_alone(a_run):
     assert settings_of(a_run(momentum=0.9))["momentum"] == 0.9
 
 
+def test_no_default_may_ever_be_edited():
+    """A run's name leaves out what stands at its default: another default, another meaning."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Run)}
+    assert {k: v for k, v in defaults.items() if v is not dataclasses.MISSING} == {
+        "dataset": "cifar10",
+        "dropout_rate": 0.0,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "augmentation": (),
+        "start": None,
+        "reinitialised": (),
+        "frozen": (),
+        "gradient_statistics": False,
+    }
+
+
 def test_runs_of_different_length_share_a_trajectory(a_run):
     assert a_run(epochs=2).trajectory == a_run(epochs=9).trajectory
     assert a_run(epochs=2).name != a_run(epochs=9).name
@@ -77,6 +93,7 @@ def test_a_schedule_is_one_rate_an_epoch(a_run):
         {"learning_rate": float("nan")},
         {"learning_rate": float("inf")},
         {"learning_rate": "0.1"},
+        {"learning_rate": 10**400},
         {"learning_rate": [0.1, 0]},
         {"network": "ResNet"},
         {"split": "thirds"},

@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, cifar10_root
 
 SMALL = {"EPOCHS": 3, "SEEDS": [1, 2], "LEARNING_RATES": [0.1, 0.05]}
@@ -155,6 +157,23 @@ def test_an_edit_of_the_networks_trains_again_and_keeps_the_old(another, finishe
     assert changed["groups"][0]["mean"] != old["groups"][0]["mean"]
 
 
+def test_a_refused_fresh_start_moves_nothing(another):
+    before = another.files("runs")
+    assert "--device" in one_line(another.run("--quick", "--fresh", "--device", "cuda:99"))
+    assert another.files("runs") == before
+
+
+def test_code_edited_while_workers_start_is_noticed(project):
+    """Their numbers would come from other code than the one that names their files."""
+    path = project.folder / "sweep.py"
+    before = "    context = multiprocessing.get_context"
+    assert before in path.read_text()
+    edit = "    (HERE / 'models.py').open('a').write('EDITED = 1')\n"
+    path.write_text(path.read_text().replace(before, edit + before))
+    assert "edited" in one_line(project.run("--quick"))
+    assert not project.files("runs")
+
+
 def test_fresh_trains_again_and_keeps_the_old(another, finished):
     done = another.run("--quick", "--fresh")
     assert done.returncode == 0
@@ -163,37 +182,66 @@ def test_fresh_trains_again_and_keeps_the_old(another, finished):
     assert another.summary() == finished.summary()
 
 
-@pytest.mark.parametrize("when", ["before the first epoch", "in the middle", "late"])
-def test_killed_at_any_moment_it_goes_on(when, project, finished):
-    train = project.folder / "train.py"
-    text = train.read_text()
-    done = {"before the first epoch": 0, "in the middle": 1, "late": 3}[when]
+@pytest.fixture(scope="module")
+def checkpointing(tmp_path_factory) -> Project:
+    """A sweep that keeps a checkpoint at every epoch and was never interrupted."""
+    project = Project(tmp_path_factory.mktemp("checkpointing") / "project")
+    keep_every_epoch(project)
+    assert project.run("--quick").returncode == 0
+    return project
+
+
+def keep_every_epoch(project: Project) -> None:
+    project.edit(EPOCHS=8, SEEDS=[1, 2], LEARNING_RATES=[0.1])
+    path = project.folder / "train.py"
+    path.write_text(path.read_text().replace("CHECKPOINT_SECONDS = 10.0", "CHECKPOINT_SECONDS = 0"))
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 4, 8])
+def test_killed_at_any_moment_it_goes_on(epochs, tmp_path, checkpointing):
+    """SIGKILL for all processes at once, after so many epochs of one of the two runs."""
+    project = Project(tmp_path / "project")
+    keep_every_epoch(project)
     process = project.start("--quick")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if len(project.files("checkpoints") if project.results.exists() else {}) >= done:
-            break
-        time.sleep(0.02)
-    time.sleep(3.5 if done == 0 else 0.05)
+    wait_until(lambda: epochs_kept(project) >= epochs, process)
+    time.sleep(0.0 if epochs else 3.0)  # at 0, while the workers start
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert train.read_text() == text
-    left = project.files("runs")
+    finished = project.files("runs")
     again = project.run("--quick")
     assert again.returncode == 0, again.stderr
-    assert left.items() <= project.files("runs").items()
-    assert project.summary() == finished.summary()
+    assert finished.items() <= project.files("runs").items()  # nothing was trained twice
+    assert project.summary() == checkpointing.summary()
+    if epochs in (1, 4):  # it did go on from a checkpoint: it trained twice for a while
+        records = [json.loads(path.read_text()) for path in (project.results / "runs").iterdir()]
+        assert max(len(record["trained"]) for record in records) == 2
     assert not list(project.folder.glob("**/*.damaged"))
+
+
+def epochs_kept(project: Project) -> int:
+    """How many epochs the furthest checkpoint holds."""
+    kept = [0]
+    for path in project.folder.glob("results/quick/*/checkpoints/*.pt"):
+        kept.append(len(torch.load(path, weights_only=True)["curves"]["train_loss"]))
+    return max(kept)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Look until something is so, a minute at most, while a command runs."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_workers_die_with_the_sweep(project):
     """After SIGKILL of the command alone, nobody trains on."""
     project.edit(EPOCHS=1000)
-    shutil.copy(project.folder / "experiment.py", project.folder / "copy")
     path = project.folder / "experiment.py"
     path.write_text(path.read_text().replace("QUICK_EPOCHS = 10", "QUICK_EPOCHS = 1000"))
     process = project.start("--quick")
-    time.sleep(7)
+    wait_until(lambda: bool(project.files("checkpoints")), process)
     workers = children(process.pid)
     assert workers
     process.kill()
@@ -219,10 +267,7 @@ def children(pid: int) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_says_what_is_kept(number, project, finished):
     process = project.start("--quick")
-    deadline = time.monotonic() + 60
-    while not project.results.exists() or not project.files("runs"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: bool(project.files("runs")), process)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:
@@ -239,9 +284,7 @@ def test_interrupted_it_says_what_is_kept(number, project, finished):
 
 def test_a_worker_that_dies_is_named_and_the_others_go_on(project, finished):
     process = project.start("--quick", "--device", "cpu")
-    while not project.results.exists() or not project.files("checkpoints"):
-        time.sleep(0.02)
-        assert process.poll() is None
+    wait_until(lambda: bool(project.files("checkpoints")), process)
     victim = max(children(process.pid))
     os.kill(victim, signal.SIGKILL)
     out, err = process.communicate(timeout=120)

@@ -1,8 +1,11 @@
 """The results folder: whole files, damaged files, claims, and the code that decides numbers."""
 
+import hashlib
+import io
 import json
 import multiprocessing
 import os
+import pickle
 import resource
 import shutil
 from pathlib import Path
@@ -63,6 +66,7 @@ def test_a_record_says_what_it_was_trained_with(kept):
         lambda content: json.dumps(json.loads(content) | {"val_loss": []}).encode(),
         lambda content: json.dumps(json.loads(content) | {"val_loss": [None]}).encode(),
         lambda content: json.dumps([1]).encode(),
+        lambda content: content.replace(b'"test_loss"', b'"test_los_"'),
     ],
 )
 def test_a_damaged_run_file_is_named_and_set_aside(damage, kept, said):
@@ -78,11 +82,20 @@ def test_a_damaged_run_file_is_named_and_set_aside(damage, kept, said):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", None])
-def test_a_damaged_checkpoint_is_named_and_set_aside(content, kept, said, a_run):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"nonsense",
+        lambda content: content[:1_000],
+        lambda content: content[:5_000],
+        lambda content: content[:100_000] + bytes([content[100_000] ^ 1]) + content[100_001:],
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_set_aside(damage, kept, said, a_run):
     store, run = kept
     (path,) = files(store, "checkpoints")
-    path.write_bytes(path.read_bytes()[:1000] if content is None else content)
+    path.write_bytes(damage(path.read_bytes()))
     assert store.load_checkpoint(a_run(epochs=2)) is None
     assert len(said) == 1
     assert path.name in said[0]
@@ -98,9 +111,29 @@ def test_a_checkpoint_cannot_run_code(kept, tmp_path):
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "evil"),))
 
-    torch.save({"network": Evil(), "optimizer": 0, "curves": 0, "intervals": 0}, path)
-    assert store.load_checkpoint(run) is None
+    buffer = io.BytesIO()
+    torch.save({"network": Evil()}, buffer)
+    content = buffer.getvalue()
+    path.write_bytes(content + hashlib.sha256(content).digest())
+    with pytest.raises(pickle.UnpicklingError):
+        store.load_checkpoint(run)
     assert not (tmp_path / "evil").exists()
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(kept, a_run, said):
+    store, run = kept
+    (path,) = files(store, "checkpoints")
+    other = a_run(epochs=1, seed=2)
+    path.rename(path.with_name(path.name.replace(run.trajectory, other.trajectory)))
+    assert store.load_weights(other) is None
+    assert "belongs to another run" in said[0]
+
+
+def test_a_checkpoint_can_be_opened_with_torch_alone(kept):
+    store, run = kept
+    (path,) = files(store, "checkpoints")
+    weights = torch.load(path, weights_only=True)["network"]
+    assert torch.equal(weights["fc2.bias"], store.load_weights(run)["fc2.bias"])
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -180,6 +213,35 @@ def test_replacing_moves_and_keeps(kept, a_run):
     assert store.load_checkpoint(run) is None
     (moved,) = store.root.glob("*/replaced/*/*.json")
     assert moved.read_bytes() == content
+
+
+def test_replacing_takes_the_checkpoints_of_other_lengths_too(kept, a_run):
+    store, run = kept
+    longer = a_run(epochs=5)
+    assert store.load_checkpoint(longer) is not None
+    store.replace([longer])
+    assert store.load_checkpoint(longer) is None
+    assert store.load_result(run) is not None
+
+
+def test_what_another_process_trains_is_not_replaced(kept):
+    store, run = kept
+    with store.claim(run), pytest.raises(UserError, match="another process is training"):
+        Store(store.root, "exp").replace([run])
+    assert store.load_result(run) is not None
+
+
+def test_a_run_trained_again_for_its_weights_keeps_its_record(kept, digits):
+    store, run = kept
+    first = store.load_result(run)
+    assert store.is_finished(run, weights=True)
+    for path in files(store, "checkpoints"):
+        path.unlink()
+    assert store.is_finished(run)
+    assert not store.is_finished(run, weights=True)
+    train.train([run], digits, store)
+    assert store.is_finished(run, weights=True)
+    assert store.load_result(run) == first
 
 
 def test_older_code_is_not_mixed_and_not_lost(kept, a_run):

@@ -110,7 +110,7 @@ def summary():
         "lr=0.1": [record(1, 0.6, 0.58), record(2, 0.7, 0.62)],
         "lr=0.05": [record(1, 0.8, 0.7), record(2, 0.7, diverged_at=0)],
     }
-    return summarise("exp1_lr", {"EPOCHS": 2, "SEEDS": [1, 2]}, groups)
+    return summarise("exp1_lr", "Question?\n\nMethod.", {"EPOCHS": 2, "SEEDS": [1, 2]}, groups)
 
 
 def test_summary_keeps_the_contract(summary, tmp_path):

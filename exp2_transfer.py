@@ -1,0 +1,90 @@
+"""Experiment 2.2: do features learned with dropout transfer better to new images?
+
+The convolutions that experiment 2.1 trained, without dropout and at its best dropout rate, are
+frozen; the dense layers are drawn anew and retrained on the half of the images that 2.1 validated
+on. They are compared on the test set with 2.1's models, in which all layers trained together, and
+with experiment 1.1's best, which is used as it is.
+
+    python exp2_transfer.py            # trains what is missing of 1.1 and 2.1, too
+    python exp2_transfer.py --quick    # a rehearsal in under a minute, without CIFAR-10
+"""
+
+import dataclasses
+
+import errors
+import exp1_lr
+import exp2_dropout
+from experiment import Experiment, Groups
+from runs import Run
+from summary import compare
+
+EPOCHS = 50
+BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
+SEEDS = [1, 2, 3, 4, 5]  # seed s retrains what experiment 2.1 trained from seed s
+LEARNING_RATE = 0.1
+SMOOTHING_WINDOW = 3  # epochs, for validation curves in the comparison
+
+
+def runs(sources: list[Run]) -> list[Run]:
+    """Each source retrained on the images that it was validated on."""
+    return [
+        dataclasses.replace(
+            source,
+            start=source,
+            frozen=("conv1", "conv2", "conv3"),
+            reinitialised=("fc1", "fc2"),
+            learning_rate=LEARNING_RATE,
+            epochs=EPOCHS,
+            batch_size=BATCH_SIZE,
+            split="swapped halves",
+        )
+        for source in sources
+        if source.seed in SEEDS
+    ]
+
+
+def main() -> None:
+    experiment = Experiment(
+        __file__,
+        __doc__,
+        EPOCHS=EPOCHS,
+        BATCH_SIZE=BATCH_SIZE,
+        SEEDS=SEEDS,
+        LEARNING_RATE=LEARNING_RATE,
+        SMOOTHING_WINDOW=SMOOTHING_WINDOW,
+    )
+    fixed = experiment.train(exp1_lr.runs(), shared_with="exp1_lr")
+    untouched = experiment.best(fixed)
+    sources: Groups = exp2_dropout.runs()
+    whole = experiment.train(sources, shared_with="exp2_dropout")
+    plain, dropped = (
+        "dropout=0",
+        experiment.best(
+            {label: records for label, records in whole.items() if label != "dropout=0"}
+        ),
+    )
+    retrained = experiment.train(
+        {f"retrained, {label}": runs(sources[label]) for label in (plain, dropped)}
+    )
+    records = {
+        f"untouched, {untouched}": fixed[untouched],
+        plain: whole[plain],
+        dropped: whole[dropped],
+        **retrained,
+    }
+    pairs = [
+        (f"retrained, {dropped}", f"retrained, {plain}"),
+        (f"retrained, {plain}", plain),
+        (f"retrained, {dropped}", dropped),
+        (f"retrained, {dropped}", f"untouched, {untouched}"),
+        (dropped, plain),
+    ]
+    summary = experiment.summarise(
+        records,
+        comparisons=[compare(one, records[one], other, records[other]) for one, other in pairs],
+    )
+    experiment.report(summary)
+
+
+if __name__ == "__main__":
+    errors.run(main)
