@@ -9,6 +9,7 @@ import plots
 import summary as summaries
 import sweep
 from errors import UserError
+from page import write_page
 from runs import Run, check
 from store import HERE, Store
 from summary import Record
@@ -42,11 +43,11 @@ class Experiment:
         self.root = HERE / "results"
         if self.options.quick:
             self.root /= "quick"
-            for name, value in (
-                ("EPOCHS", min(self.constants["EPOCHS"], QUICK_EPOCHS)),
-                ("SEEDS", self.constants["SEEDS"][:QUICK_SEEDS]),
-            ):
-                self.constants[name] = value
+            for name, value in self.constants.items():
+                if name.endswith("SEEDS"):
+                    self.constants[name] = value[:QUICK_SEEDS]
+                elif name in ("EPOCHS", "PERFORMANCE_EPOCHS"):
+                    self.constants[name] = min(value, QUICK_EPOCHS)
             print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
         self.folder = self.root / self.name
 
@@ -57,7 +58,7 @@ class Experiment:
         which then has no need to train them, and --fresh leaves them alone.
         """
         if self.options.quick:
-            groups = rehearsal(groups, self.constants["SEEDS"])
+            groups = rehearsal(groups)
         runs = [run for group in groups.values() for run in group]
         store = Store(self.root, shared_with or self.name)
         if shared_with:
@@ -86,8 +87,10 @@ class Experiment:
         print(f"\n{summaries.table(summary, 'simple')}\n\n{summaries.notes(summary)}\n")
         print(f"best by validation accuracy: {summary['best'] or 'none, as every run diverged'}")
         paths += plots.draw(summary, self.folder)
+        page = write_page(self.root)
         names = ", ".join(path.name for path in paths)
         print(f"written to {self.folder}: {names}")
+        print(f"the page of all experiments: {page}")
 
 
 def parse_options(description: str) -> argparse.Namespace:
@@ -109,7 +112,7 @@ def parse_options(description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def rehearsal(groups: Groups, seeds: list[int]) -> Groups:
+def rehearsal(groups: Groups) -> Groups:
     """The same groups on handwritten digits, with few seeds and epochs."""
 
     def rehearse(run: Run) -> Run:
@@ -124,6 +127,5 @@ def rehearsal(groups: Groups, seeds: list[int]) -> Groups:
         )
 
     return {
-        label: [rehearse(run) for run in group if run.seed in seeds]
-        for label, group in groups.items()
+        label: [rehearse(run) for run in group[:QUICK_SEEDS]] for label, group in groups.items()
     }

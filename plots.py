@@ -7,15 +7,19 @@ blind readers can tell apart, and markers tell the curves apart in black and whi
 
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+import download
 import errors
 from errors import UserError
 from runs import NETWORKS
@@ -49,55 +53,187 @@ STYLE = {
     "font.size": 9,
     "figure.dpi": 150,
 }
+WINDOWS = {
+    "first_steps": ("first 5 steps", "#9ECAE1"),
+    "last_steps": ("last 5 steps", "#FDBE85"),
+    "first_epochs": ("first 5 epochs", "#0072B2"),
+    "last_epochs": ("last 5 epochs", "#D55E00"),
+}
+BY_ELEMENT = "over steps, by element"
+LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc1", "bn4", "fc2")
+HEAT_MAP_RANGE = 1e3  # from the largest gradient to those in the darkest shade
 AXIS_LABELS = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}
 
 Summary = dict[str, Any]
 Group = dict[str, Any]
+Figures = dict[str, Callable[[], Figure | None]]  # by name; None where it cannot be drawn here
 
 
 def draw(summary: Summary, folder: Path) -> list[Path]:
     """Draw all figures of one experiment into its folder as PNG; their paths."""
     paths = []
     with matplotlib.rc_context(STYLE):
-        # a copy of a script under another name gets the figures that every sweep has
-        for name, figure in FIGURES.get(summary["experiment"], sweep_figures)(summary).items():
-            content = io.BytesIO()
-            figure.savefig(content, format="png")
-            path = folder / f"{name.replace(', ', '_').replace(' ', '_')}.png"
-            write(path, content.getvalue())
-            paths.append(path)
+        for name, make in figures(summary).items():
+            if figure := make():
+                content = io.BytesIO()
+                figure.savefig(content, format="png")
+                path = folder / file_name(name)
+                write(path, content.getvalue())
+                paths.append(path)
     return paths
 
 
-def sweep_figures(summary: Summary) -> dict[str, Figure]:
-    """One figure a setting, the comparison of their means, and the best one's mistakes."""
+def figures(summary: Summary) -> Figures:
+    """The figures of an experiment by name, in their order, each a function that draws it.
+
+    A copy of a script under another name gets the figures that every sweep has.
+    """
+    return FIGURES.get(summary["experiment"], sweep_figures)(summary)
+
+
+def file_name(figure: str) -> str:
+    return f"{figure.replace(', ', '_').replace(' ', '_')}.png"
+
+
+def sweep_figures(summary: Summary) -> Figures:
+    """The comparison of the settings, one figure for each, and the best one's mistakes."""
     return {
-        **{group["label"]: curves(summary, group) for group in summary["groups"]},
-        "comparison": comparison(summary, summary["groups"]),
+        "comparison": partial(comparison, summary, summary["groups"]),
+        **{group["label"]: partial(curves, summary, group) for group in summary["groups"]},
         **best_model_figures(summary),
     }
 
 
-def scheduler_figures(summary: Summary) -> dict[str, Figure]:
-    """The candidates, then what a sweep has, then the differences from the best fixed rate."""
+def scheduler_figures(summary: Summary) -> Figures:
+    """The candidates, the differences from the best fixed rate, and what a sweep has."""
     return {
-        "schedules": schedules(summary),
+        "schedules": partial(schedules, summary),
+        "differences": partial(differences, summary),
         **sweep_figures(summary),
-        "differences": differences(summary),
     }
 
 
-def transfer_figures(summary: Summary) -> dict[str, Figure]:
-    """The retrained models' curves, and all models' test accuracy, gap and results by class."""
+def transfer_figures(summary: Summary) -> Figures:
+    """All models' test accuracy, gap and results by class, and the retrained models' curves."""
     retrained = [group for group in summary["groups"] if group["label"].startswith("retrained")]
     return {
-        **{group["label"]: curves(summary, group) for group in retrained},
-        "comparison": comparison(summary, retrained),
-        "test_accuracy": results(summary),
-        "classes": classes(summary),
-        "differences": differences(summary),
+        "test_accuracy": partial(results, summary),
+        "differences": partial(differences, summary),
+        "classes": partial(classes, summary),
+        "comparison": partial(comparison, summary, retrained),
+        **{group["label"]: partial(curves, summary, group) for group in retrained},
         **best_model_figures(summary),
     }
+
+
+def gradient_figures(summary: Summary) -> Figures:
+    """Gradients by network, side by side and over the epochs; then 3.4's curves and results."""
+    watched = [group for group in summary["groups"] if "gradients" in group]
+    performance = [group for group in summary["groups"] if "gradients" not in group]
+    return {
+        **{
+            f"gradients_{group['settings']['network']}": partial(gradients, summary, [group])
+            for group in watched
+        },
+        "gradients_compared": partial(gradients, summary, watched),
+        "gradients_by_epoch": partial(gradients_by_epoch, summary, watched),
+        "comparison": partial(comparison, summary, performance),
+        **{group["label"]: partial(curves, summary, group) for group in performance},
+        "differences": partial(differences, summary),
+        **best_model_figures(summary),
+    }
+
+
+def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
+    """Mean and standard deviation of |gradient| by parameter, in the first and last windows."""
+    title = "Size of gradients: " + ", ".join(group["settings"]["network"] for group in groups)
+    rows, columns = (1, 2) if len(groups) == 1 else (2, len(groups))
+    figure, panels = canvas(
+        summary, title, groups, rows, columns, height=4.2 * rows, note=note_on_biases(groups)
+    )
+    if len(groups) > 1:
+        figure.set_figwidth(5 * columns)
+    for at, axes in enumerate(panels):
+        statistic = ("mean", "std")[at if len(groups) == 1 else at // columns]
+        group = groups[0 if len(groups) == 1 else at % columns]
+        found = group["gradients"]
+        order = forward_order(found["parameters"])
+        for place, (window, (words, colour)) in enumerate(WINDOWS.items()):
+            means, spreads = (
+                [found[window][statistic][key][i] for i in order] for key in ("mean", "std")
+            )
+            places = [i + 0.2 * (place - 1.5) for i in range(len(order))]
+            axes.bar(
+                places,
+                means,
+                0.2,
+                yerr=[spread or 0 for spread in spreads],
+                error_kw={"linewidth": 0.6},
+                color=colour,
+                label=words,
+            )
+            if statistic == "std" and "std_by_element" in found[window]:
+                by_element = [found[window]["std_by_element"]["mean"][i] for i in order]
+                axes.plot(places, by_element, "kx", markersize=4, label=BY_ELEMENT)
+        axes.set_yscale("log")
+        names = [found["parameters"][i] for i in order]
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
+        axes.set_ylabel({"mean": "mean", "std": "standard deviation"}[statistic] + " of |∂L/∂w|")
+        axes.set_title(group["settings"]["network"])
+    if len(groups) > 1:
+        for row in range(rows):
+            for axes in panels[row * columns + 1 : (row + 1) * columns]:
+                axes.sharey(panels[row * columns])
+    handles = dict(zip(*reversed(panels[-1].get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles, loc="outside right upper", frameon=False)
+    return figure
+
+
+def gradients_by_epoch(summary: Summary, groups: Sequence[Group]) -> Figure:
+    """A heat map for each network: mean |gradient| by parameter and epoch, on one colour scale."""
+    figure, panels = canvas(
+        summary,
+        "Mean size of gradients by epoch",
+        groups,
+        columns=len(groups),
+        height=4.8,
+        note=note_on_biases(groups),
+    )
+    figure.set_figwidth(5 * len(groups))
+    means = [group["gradients"]["history"]["mean"] for group in groups]
+    biggest = max(value for mean in means for epoch in mean for value in epoch)
+    scale = LogNorm(vmin=biggest / HEAT_MAP_RANGE, vmax=biggest, clip=True)
+    for axes, group, mean in zip(panels, groups, means, strict=True):
+        names = group["gradients"]["parameters"]
+        order = forward_order(names)
+        image = axes.imshow(
+            [[epoch[i] for epoch in mean] for i in order],
+            aspect="auto",
+            cmap="cividis",
+            norm=scale,
+            extent=(0.5, len(mean) + 0.5, len(order) - 0.5, -0.5),
+        )
+        axes.grid(False)
+        axes.set_yticks(range(len(order)), [names[i] for i in order])
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(group["settings"]["network"])
+    figure.colorbar(image, ax=panels, label="mean of |∂L/∂w| (smaller values in the darkest shade)")
+    return figure
+
+
+def forward_order(parameters: Sequence[str]) -> list[int]:
+    """Indices of the parameters in the order in which an image meets their layers."""
+    return sorted(range(len(parameters)), key=lambda i: LAYERS.index(parameters[i].split(".")[0]))
+
+
+def note_on_biases(groups: Sequence[Group]) -> str:
+    if not any(group["settings"]["network"] == "BatchNormNet" for group in groups):
+        return ""
+    return (
+        "In BatchNormNet the biases of conv1 to conv3 and fc1 have gradients of about zero "
+        "(rounding errors):\nbatch normalisation subtracts the mean, and with it what these biases add"
+    )
 
 
 def curves(summary: Summary, group: Group) -> Figure:
@@ -279,12 +415,18 @@ def classes(summary: Summary) -> Figure:
     return figure
 
 
-def best_model_figures(summary: Summary) -> dict[str, Figure]:
-    """The confusion matrix and the accuracy by class of the best model, where there is one."""
-    found = best_run(summary)
-    if found is None:
+def best_model_figures(summary: Summary) -> Figures:
+    """What the best model gets right and wrong, where there is one."""
+    if (found := best_run(summary)) is None:
         return {}
-    group, run = found
+    return {
+        "best_model": partial(best_model, summary, *found),
+        "mistakes": partial(mistakes, summary, *found),
+    }
+
+
+def best_model(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
+    """The confusion matrix and the accuracy by class of one run on the test set."""
     names = list(run["report"])[: len(run["confusion_matrix"])]
     title = f"Best model: {group['label']}, seed {run['seed']}, on the test set"
     figure, (matrix, classes) = canvas(summary, title, [group], columns=2, height=4.6)
@@ -314,7 +456,39 @@ def best_model_figures(summary: Summary) -> dict[str, Figure]:
         classes.text(recalls[i] + 1, place, f"{recalls[i]:.0f}", va="center", fontsize=8)
     classes.set_xlim(0, 105)
     classes.set_xlabel("accuracy by class (%)")
-    return {"best_model": figure}
+    return figure
+
+
+def mistakes(summary: Summary, group: Group, run: dict[str, Any]) -> Figure | None:
+    """The test images that one run most confidently took for others; None without the data."""
+    images = test_images(summary["rehearsal"])
+    shown = run["most_confident_mistakes"]
+    if images is None or not shown:
+        return None
+    title = f"Most confident mistakes: {group['label']}, seed {run['seed']}, on the test set"
+    rows = -(-len(shown) // 5)
+    figure, panels = canvas(summary, title, [group], rows=rows, columns=5, height=1.2 + 1.5 * rows)
+    for axes in panels:
+        axes.axis("off")
+    for axes, mistake in zip(panels, shown, strict=False):
+        axes.imshow(images[mistake["image"]])
+        axes.set_title(
+            f"{mistake['true']}, taken for\n{mistake['predicted']} ({mistake['probability']:.1%})",
+            fontsize=8,
+        )
+    return figure
+
+
+def test_images(rehearsal: bool) -> Any:
+    """The test images, (n, 32, 32, 3) uint8, or None where they are not on this machine."""
+    import data  # takes seconds, which no other figure needs
+
+    if rehearsal:
+        return data.load_digits().test_images
+    root = Path(os.environ.get("CIFAR10_DIR") or HERE / "data")
+    if download.find_faults(root):
+        return None
+    return data.load_cifar10(root / download.FOLDER).test_images
 
 
 def best_run(summary: Summary) -> tuple[Group, dict[str, Any]] | None:
@@ -333,6 +507,7 @@ def canvas(
     rows: int = 1,
     columns: int = 1,
     height: float = 4,
+    note: str = "",
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure with its title, and below it what the data are; its panels row by row."""
     figure = Figure(figsize=(10, height), layout="constrained")
@@ -350,7 +525,8 @@ def canvas(
         caption.append("training is measured on each batch as it is trained on")
     caption.append(f"code {summary['code']}, {summary['environment']['device']}")
     colour = REHEARSAL_COLOUR if summary["rehearsal"] else "black"
-    figure.supxlabel("; ".join(caption), fontsize=7, color=colour)
+    lines = [*([note] if note else []), "; ".join(caption)]
+    figure.supxlabel("\n".join(lines), fontsize=7, color=colour)
     return figure, panels
 
 
@@ -406,11 +582,12 @@ def smooth(curve: Sequence[float | None], window: int) -> list[float | None]:
     return smoothed
 
 
-FIGURES: dict[str, Callable[[Summary], dict[str, Figure]]] = {
+FIGURES: dict[str, Callable[[Summary], Figures]] = {
     "exp1_lr": sweep_figures,
     "exp1_scheduler": scheduler_figures,
     "exp2_dropout": sweep_figures,
     "exp2_transfer": transfer_figures,
+    "exp3_gradients": gradient_figures,
 }
 
 
@@ -423,11 +600,11 @@ def main() -> None:
     damaged = []
     for path in paths:
         try:
-            figures = draw(json.loads(path.read_text()), path.parent)
+            drawn = draw(json.loads(path.read_text()), path.parent)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             damaged.append(f"{path} is damaged ({error})")
             continue
-        print(f"{path.parent}: {', '.join(figure.name for figure in figures)}")
+        print(f"{path.parent}: {', '.join(figure.name for figure in drawn)}")
     if damaged:
         raise UserError(f"{'; '.join(damaged)}: run its script again, which trains nothing twice")
 

@@ -1,0 +1,132 @@
+"""The page that tells the study: results/README.md, written from the summaries alone.
+
+Every sentence follows from the numbers by the rules below; none is written by hand.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import plots
+from store import write
+from summary import compare, notes, table
+
+INTRODUCTION = """\
+# Results
+
+Written by `python plots.py` and at the end of every experiment, from the `summary.json` of each.
+Differences are of test accuracy in percentage points, paired by seed, with Student's 95% interval,
+which is not adjusted for the number of comparisons; a difference whose interval includes zero is
+within noise. The best setting is the one with the highest mean validation accuracy at the last
+epoch: the test set chooses nothing.
+"""
+
+
+def write_page(root: Path) -> Path | None:
+    """Write README.md into a results folder; its path, or None where there is no summary yet."""
+    summaries = [json.loads(path.read_text()) for path in sorted(root.glob("*/summary.json"))]
+    if not summaries:
+        return None
+    parts = [INTRODUCTION, *(section(summary, root) for summary in summaries)]
+    path = root / "README.md"
+    write(path, "\n".join(parts).encode())
+    return path
+
+
+def section(summary: dict[str, Any], root: Path) -> str:
+    """One experiment: question, method, findings, table and figures."""
+    name = summary["experiment"]
+    names = [plots.file_name(figure) for figure in plots.figures(summary)]
+    images = [f"![{file}]({name}/{file})" for file in names if (root / name / file).exists()]
+    findings = [f"- {sentence}" for sentence in sentences(summary)]
+    return "\n\n".join(
+        [
+            f"## {summary['question']}",
+            summary["method"],
+            "\n".join(findings),
+            table(summary),
+            notes(summary),
+            *images,
+            "",
+        ]
+    )
+
+
+def sentences(summary: dict[str, Any]) -> list[str]:
+    """What the numbers of one experiment say."""
+    groups = {group["label"]: group for group in summary["groups"]}
+    best = groups.get(summary["best"])
+    if best is None:
+        return ["Every run diverged."]
+    found = []
+    if summary["rehearsal"]:
+        found.append("This is a rehearsal on handwritten digits: nothing here is a finding.")
+    found.append(
+        f"**{best['label']}** has the highest mean validation accuracy, "
+        f"{percent(best['mean']['val_accuracy'][-1])}; its mean test accuracy is "
+        f"{percent(best['test_accuracy']['mean'])}{plus_minus(best['test_accuracy']['ci95'])}."
+    )
+    pairs = summary.get("comparisons") or [
+        compare(best["label"], best["runs"], label, group["runs"])
+        for label, group in groups.items()
+        if group is not best
+    ]
+    found += [difference(pair) for pair in pairs]
+    gaps = {label: group["gap"]["mean"] for label, group in groups.items()}
+    gaps = {label: gap for label, gap in gaps.items() if gap is not None}
+    if len(gaps) > 1:
+        widest, narrowest = max(gaps, key=gaps.get), min(gaps, key=gaps.get)
+        found.append(
+            f"The generalisation gap is widest for {widest}, {points(gaps[widest])}, and narrowest "
+            f"for {narrowest}, {points(gaps[narrowest])}."
+        )
+    found += diverged(summary["groups"])
+    return found
+
+
+def difference(pair: dict[str, Any]) -> str:
+    """One comparison in words."""
+    mean, interval = pair["test_accuracy"]["mean"], pair["test_accuracy"]["ci95"]
+    what = f"{pair['label']} minus {pair['minus']}"
+    if mean is None:
+        return f"{what}: no seed got to the end in both."
+    if interval is None:
+        return f"{what}: {signed(mean)} points, from one seed, so that nothing can be concluded."
+    low, high = mean - interval, mean + interval
+    if low > 0:
+        verdict = f"{pair['label']} is better"
+    elif high < 0:
+        verdict = f"{pair['minus']} is better"
+    else:
+        verdict = "within noise"
+    return (
+        f"{what}: {signed(mean)} points ({signed(low)} to {signed(high)}, {len(pair['seeds'])} "
+        f"seeds): {verdict}."
+    )
+
+
+def diverged(groups: Sequence[dict[str, Any]]) -> list[str]:
+    """Which settings lost runs, in a sentence, or nothing."""
+    lost = [
+        f"{group['diverged']} of {len(group['runs'])} runs of {group['label']}"
+        for group in groups
+        if group["diverged"]
+    ]
+    return [f"Diverged, and left out of every mean: {', '.join(lost)}."] if lost else []
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}%"
+
+
+def points(fraction: float) -> str:
+    return f"{100 * fraction:.2f} points"
+
+
+def signed(fraction: float) -> str:
+    return f"{100 * fraction:+.2f}".replace("-", "−")
+
+
+def plus_minus(interval: float | None) -> str:
+    return "" if interval is None else f" ± {100 * interval:.2f} (95% interval)"
