@@ -232,7 +232,7 @@ def note_on_biases(groups: Sequence[Group]) -> str:
         return ""
     return (
         "In BatchNormNet the biases of conv1 to conv3 and fc1 have gradients of about zero "
-        "(rounding errors):\nbatch normalisation subtracts the mean, and with it what these biases add"
+        "(rounding errors):\nbatch normalisation subtracts the mean, and with it what they add"
     )
 
 
@@ -471,7 +471,7 @@ def mistakes(summary: Summary, group: Group, run: dict[str, Any]) -> Figure | No
     for axes in panels:
         axes.axis("off")
     for axes, mistake in zip(panels, shown, strict=False):
-        axes.imshow(images[mistake["image"]])
+        axes.imshow(images[mistake["image"]].numpy())
         axes.set_title(
             f"{mistake['true']}, taken for\n{mistake['predicted']} ({mistake['probability']:.1%})",
             fontsize=8,

@@ -7,7 +7,7 @@ import pytest
 from test_summary import record
 
 import plots
-from summary import summarise
+from summary import compare, summarise
 
 LABELS = ["lr=0.1", "lr=0.075", "lr=0.05", "lr=0.025", "lr=0.01"]
 
@@ -22,6 +22,10 @@ def summary():
     return summarise("exp1_lr", "Question?\n\nMethod.", {"SMOOTHING_WINDOW": 3}, groups)
 
 
+def draw(summary, name):
+    return plots.figures(summary)[name]()
+
+
 def lines(axes):
     return {line.get_label(): line for line in axes.get_lines()}
 
@@ -31,11 +35,11 @@ def legend(figure):
 
 
 def test_there_is_a_figure_for_every_setting_and_one_comparison(summary):
-    assert list(plots.sweep_figures(summary)) == [*LABELS, "comparison", "best_model"]
+    assert list(plots.figures(summary)) == ["comparison", *LABELS, "best_model", "mistakes"]
 
 
 def test_a_setting_shows_every_seed_and_the_mean(summary):
-    figure = plots.sweep_figures(summary)["lr=0.05"]
+    figure = draw(summary, "lr=0.05")
     loss, accuracy = figure.axes
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss (nats)", "accuracy (%)")
     assert loss.get_xlabel() == accuracy.get_xlabel() == "epoch"
@@ -55,7 +59,7 @@ def test_a_setting_shows_every_seed_and_the_mean(summary):
 
 
 def test_a_diverged_seed_stops_and_is_counted(summary):
-    figure = plots.sweep_figures(summary)["lr=0.1"]
+    figure = draw(summary, "lr=0.1")
     accuracy = figure.axes[1]
     assert "validation, mean of 2 seeds (1 diverged)" in legend(figure)
     mean = lines(accuracy)["validation, mean of 2 seeds (1 diverged)"]
@@ -65,7 +69,7 @@ def test_a_diverged_seed_stops_and_is_counted(summary):
 
 
 def test_the_comparison_smooths_validation_alone(summary):
-    figure = plots.sweep_figures(summary)["comparison"]
+    figure = draw(summary, "comparison")
     train_loss, val_loss, train_accuracy, val_accuracy = figure.axes
     assert val_loss.get_title() == "validation, moving mean of 3"
     assert train_accuracy.get_ylabel() == val_accuracy.get_ylabel() == "accuracy (%)"
@@ -79,14 +83,14 @@ def test_the_comparison_smooths_validation_alone(summary):
 
 
 def test_the_legend_lies_outside_the_curves(summary):
-    figure = plots.sweep_figures(summary)["comparison"]
+    figure = draw(summary, "comparison")
     figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
     assert not any(axes.get_window_extent().overlaps(box) for axes in figure.axes)
 
 
 def test_a_setting_has_one_colour_everywhere(summary):
-    figures = plots.sweep_figures(summary)
+    figures = {name: draw(summary, name) for name in [*LABELS, "comparison"]}
     for label in LABELS:
         (mean,) = (
             line for name, line in lines(figures[label].axes[1]).items() if "validation" in name
@@ -124,10 +128,11 @@ def test_smoothing_stops_where_a_curve_stops():
 
 
 def test_a_rehearsal_says_so_in_every_figure(summary):
-    for figure in plots.sweep_figures(summary | {"rehearsal": True}).values():
+    for name in [*LABELS, "comparison", "best_model"]:
+        figure = draw(summary | {"rehearsal": True}, name)
         assert "REHEARSAL" in figure.get_supxlabel()
         assert "REHEARSAL" in figure.get_suptitle()
-    for figure in plots.sweep_figures(summary).values():
+        figure = draw(summary, name)
         assert "REHEARSAL" not in figure.get_supxlabel() + figure.get_suptitle()
         assert "CIFAR-10" in figure.get_supxlabel()
 
@@ -135,7 +140,7 @@ def test_a_rehearsal_says_so_in_every_figure(summary):
 def test_drawing_needs_the_summary_alone(summary, tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     paths = plots.draw(json.loads((tmp_path / "summary.json").read_text()), tmp_path)
-    names = [*LABELS, "comparison", "best_model"]
+    names = ["comparison", *LABELS, "best_model"]  # no mistakes are recorded here
     assert [path.name for path in paths] == [f"{name}.png" for name in names]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
@@ -145,7 +150,7 @@ def test_one_epoch_is_seen(summary):
     for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
         groups["lr=1"][0][key] = groups["lr=1"][0][key][:1]
     one = summarise("exp1_lr", "Question?\n\nMethod.", {"SMOOTHING_WINDOW": 3}, groups)
-    for line in plots.sweep_figures(one)["lr=1"].axes[0].get_lines()[:-1]:
+    for line in draw(one, "lr=1").axes[0].get_lines()[:-1]:
         assert line.get_marker() == "o"
 
 
@@ -154,7 +159,7 @@ def test_the_best_model_is_shown_by_class(summary):
     run = next(g for g in summary["groups"] if g["label"] == label)["runs"][2]
     run["confusion_matrix"] = [[30, 10], [5, 15]]
     run["report"] = {"cat": {}, "dog": {}, "accuracy": 0.75}
-    figure = plots.sweep_figures(summary)["best_model"]
+    figure = draw(summary, "best_model")
     matrix, classes = figure.axes[:2]
     assert f"{label}, seed {seed}" in figure.get_suptitle()
     assert [text.get_text() for text in matrix.texts] == ["75", "25", "25", "75"]
@@ -166,4 +171,145 @@ def test_the_best_model_is_shown_by_class(summary):
 def test_all_diverged_still_draws(summary):
     groups = {"lr=1": [record(1, 0.9, diverged_at=0)]}
     nothing = summarise("exp1_lr", "Question?\n\nMethod.", {"SMOOTHING_WINDOW": 3}, groups)
-    assert "0 seeds (1 diverged)" in legend(plots.sweep_figures(nothing)["lr=1"])[0]
+    assert "0 seeds (1 diverged)" in legend(draw(nothing, "lr=1"))[0]
+
+
+@pytest.fixture
+def transfer():
+    """Five groups as experiment 2.2 has them, with one comparison."""
+    labels = ["untouched, lr=0.05", "dropout=0", "dropout=0.4"]
+    labels += [f"retrained, {label}" for label in labels[1:]]
+    groups = {
+        label: [record(seed, 0.6, test=0.5 + 0.1 * i + 0.01 * seed) for seed in (1, 2)]
+        for i, label in enumerate(labels)
+    }
+    for records in groups.values():
+        for seed in records:
+            seed["report"] = {"cat": {"f1-score": 0.3 * seed["seed"]}, "dog": {"f1-score": 0.5}}
+    summary = summarise("exp2_transfer", "Question?\n\nMethod.", {"SMOOTHING_WINDOW": 3}, groups)
+    pair = (labels[4], groups[labels[4]], labels[3], groups[labels[3]])
+    return summary | {"comparisons": [compare(*pair)]}
+
+
+def test_results_show_every_setting_with_seeds_mean_and_interval(transfer):
+    accuracy, gap = draw(transfer, "test_accuracy").axes
+    names = [tick.get_text() for tick in accuracy.get_yticklabels()]
+    assert names == [group["label"] for group in transfer["groups"]]
+    seeds = [line for line in accuracy.get_lines() if line.get_alpha()]
+    assert [list(line.get_xdata()) for line in seeds][1] == pytest.approx([61, 62])
+    mean = accuracy.containers[1]  # Student's quantile 12.7062, standard error 0.5 points
+    assert mean.lines[0].get_xdata() == pytest.approx([61.5])
+    assert mean.lines[2][0].get_segments()[0][:, 0] == pytest.approx(
+        [61.5 - 12.7062 / 2, 61.5 + 12.7062 / 2], rel=1e-4
+    )
+    assert gap.containers[0].lines[0].get_xdata() == pytest.approx([30])
+    assert "percentage points" in gap.get_xlabel()
+
+
+def test_a_retrained_model_has_the_colour_of_its_source(transfer):
+    styles = plots.styles(transfer)
+    for label in ("dropout=0", "dropout=0.4"):
+        assert styles[f"retrained, {label}"][:2] == styles[label][:2]
+        assert styles[f"retrained, {label}"] != styles[label]
+    assert len({styles[label][0] for label in list(styles)[:3]}) == 3
+
+
+def test_classes_and_differences(transfer):
+    (classes,) = draw(transfer, "classes").axes
+    first = classes.get_lines()[0]
+    assert list(first.get_xdata()) == ["cat", "dog"]
+    assert list(first.get_ydata()) == pytest.approx([45, 50])
+    (axes,) = draw(transfer, "differences").axes
+    assert axes.get_yticklabels()[0].get_text() == (
+        "retrained, dropout=0.4\nminus retrained, dropout=0"
+    )
+    assert list(axes.get_lines()[0].get_xdata()) == pytest.approx([10, 10])
+
+
+def test_schedules_are_drawn_as_they_are(summary):
+    rates = {"a": [0.1, 0.05, 0.01], "b": [0.2, 0.2, 0.2]}
+    (axes,) = draw(summary | {"experiment": "exp1_scheduler", "schedules": rates}, "schedules").axes
+    assert {name: list(line.get_ydata()) for name, line in lines(axes).items()} == rates
+    assert list(lines(axes)["a"].get_xdata()) == [1, 2, 3]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == (
+        "epoch",
+        "learning rate",
+        "log",
+    )
+
+
+@pytest.fixture
+def watched():
+    """A summary of two networks whose gradients were watched for two epochs."""
+    parameters = ["conv1.weight", "fc2.bias", "bn1.weight"]
+
+    def gradients(scale):
+        pooled = {"mean": [1 * scale, 2 * scale, 3 * scale], "std": [4 * scale] * 3}
+        return {
+            "parameters": parameters,
+            "history": {"mean": [[scale] * 3, [2 * scale] * 3], "std": [[scale] * 3] * 2},
+            "first_epochs": pooled,
+            "last_epochs": pooled,
+            "first_steps": pooled | {"std_by_element": [5 * scale] * 3},
+            "last_steps": pooled | {"std_by_element": [5 * scale] * 3},
+        }
+
+    groups = {}
+    for network in ("BaselineNet", "BatchNormNet"):
+        groups[f"{network}, gradients"] = [
+            record(seed, 0.6, gradients=gradients(float(seed))) for seed in (1, 3)
+        ]
+        for seed in groups[f"{network}, gradients"]:
+            seed["run"] = seed["run"] | {"network": network}
+    settings = {"SMOOTHING_WINDOW": 3}
+    return summarise("exp3_gradients", "Question?\n\nMethod.", settings, groups)
+
+
+def test_gradients_are_grouped_by_window_and_ordered_by_layer(watched):
+    mean, std = draw(watched, "gradients_BatchNormNet").axes
+    names = [tick.get_text() for tick in mean.get_xticklabels()]
+    assert names == ["conv1.weight", "bn1.weight", "fc2.bias"]
+    bars = [container for container in mean.containers if hasattr(container, "patches")]
+    assert [bar.get_label() for bar in bars] == [words for words, _ in plots.WINDOWS.values()]
+    assert [patch.get_height() for patch in bars[0]] == pytest.approx([2, 6, 4])  # of 1 and 3
+    assert mean.get_yscale() == "log"
+    crosses = [line for line in std.get_lines() if line.get_label() == plots.BY_ELEMENT]
+    assert [list(line.get_ydata()) for line in crosses] == [[10, 10, 10]] * 2
+    assert "about zero" in draw(watched, "gradients_BatchNormNet").get_supxlabel()
+    assert "about zero" not in draw(watched, "gradients_BaselineNet").get_supxlabel()
+
+
+def test_networks_stand_side_by_side_on_one_scale(watched):
+    panels = draw(watched, "gradients_compared").axes
+    assert [axes.get_title() for axes in panels] == ["BaselineNet", "BatchNormNet"] * 2
+    assert panels[0].get_ylim() == panels[1].get_ylim()
+    assert panels[2].get_ylim() == panels[3].get_ylim()
+
+
+def test_the_heat_map_shows_layer_by_epoch(watched):
+    figure = draw(watched, "gradients_by_epoch")
+    image = figure.axes[0].get_images()[0]
+    assert np.asarray(image.get_array()).tolist() == [[2, 4]] * 3
+    assert image.norm.vmax == 4
+    assert image.norm is figure.axes[1].get_images()[0].norm
+    assert figure.axes[0].get_xlabel() == "epoch"
+
+
+def test_mistakes_show_the_images_themselves(summary):
+    run = summary["groups"][4]["runs"][2]
+    run["most_confident_mistakes"] = [
+        {"image": 5, "true": "3", "predicted": "8", "probability": 0.987},
+        {"image": 0, "true": "1", "predicted": "7", "probability": 0.5},
+    ]
+    figure = draw(summary | {"rehearsal": True}, "mistakes")
+    images = plots.test_images(rehearsal=True)
+    assert figure.axes[0].get_title() == "3, taken for\n8 (98.7%)"
+    assert np.array_equal(figure.axes[0].get_images()[0].get_array(), images[5])
+    assert np.array_equal(figure.axes[1].get_images()[0].get_array(), images[0])
+    assert draw(summary | {"rehearsal": True}, "mistakes") is not None
+
+
+def test_mistakes_need_the_data(summary, monkeypatch, tmp_path):
+    summary["groups"][4]["runs"][2]["most_confident_mistakes"] = [{"image": 5}]
+    monkeypatch.setenv("CIFAR10_DIR", str(tmp_path))
+    assert draw(summary, "mistakes") is None

@@ -31,8 +31,8 @@ class Project:
             shutil.copy(path, folder)
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("CIFAR10")}
 
-    def edit(self, **constants) -> "Project":
-        path = self.folder / "exp1_lr.py"
+    def edit(self, script: str = "exp1_lr.py", **constants) -> "Project":
+        path = self.folder / script
         text = path.read_text()
         for name, value in constants.items():
             text, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value!r}", text)
@@ -58,7 +58,10 @@ class Project:
 
     @property
     def results(self) -> Path:
-        return self.folder / "results" / "quick" / "exp1_lr"
+        return self.results_of("exp1_lr")
+
+    def results_of(self, experiment: str) -> Path:
+        return self.folder / "results" / "quick" / experiment
 
     def files(self, kind: str) -> dict[str, int]:
         """Name and time of last change of all files of a kind."""
@@ -315,6 +318,126 @@ def test_damaged_files_are_named_and_trained_again(another, finished):
         assert f"{path.name} is damaged" in done.stdout + done.stderr
         assert path.with_name(path.name + ".damaged").exists()
     assert another.summary() == finished.summary()
+
+
+def test_the_scheduler_shares_what_experiment_1_1_trains(another, finished):
+    """One of 1.1's runs is missing: 1.2 trains just that one, and 1.1 finds it done."""
+    next((another.results / "runs").glob("*lr=0.05_seed=2*")).unlink()
+    another.edit("exp1_scheduler.py", EPOCHS=3, SEEDS=[1, 2])
+    done = another.run("--quick", script="exp1_scheduler.py")
+    assert done.returncode == 0, done.stderr
+    assert "what exp1_lr.py trains" in done.stdout
+    assert "4, of which 3 are finished" in done.stdout
+    assert "4, of which 0 are finished" in done.stdout
+    summary = json.loads((another.results_of("exp1_scheduler") / "summary.json").read_text())
+    best = finished.summary()["best"]
+    assert [group["label"] for group in summary["groups"]] == [best, "inverse time", "step"]
+    assert summary["groups"][0]["runs"] == next(
+        group["runs"] for group in finished.summary()["groups"] if group["label"] == best
+    )
+    pairs = [(pair["label"], pair["minus"]) for pair in summary["comparisons"]]
+    assert pairs == [("inverse time", best), ("step", best)]
+    assert len(another.files("runs")) == 4
+    again = another.run("--quick")
+    assert "4, of which 4 are finished" in again.stdout
+    assert another.summary() == finished.summary()
+    page = (another.folder / "results/quick/README.md").read_text()
+    assert page.index("## Experiment 1.1") < page.index("## Experiment 1.2")
+    assert "(exp1_scheduler/schedules.png)" in page
+
+
+@pytest.fixture(scope="module")
+def transferred(finished, tmp_path_factory) -> Project:
+    """Experiment 2.2 after the small sweep of 1.1, training 2.1 itself."""
+    project = Project(tmp_path_factory.mktemp("transfer") / "project")
+    shutil.copytree(finished.folder, project.folder, dirs_exist_ok=True)
+    project.edit("exp2_dropout.py", EPOCHS=3, SEEDS=[1, 2], DROPOUT_RATES=[0, 0.4])
+    project.edit("exp2_transfer.py", EPOCHS=2, SEEDS=[1, 2])
+    done = project.run("--quick", script="exp2_transfer.py")
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+def weights(project: Project, experiment: str, pattern: str) -> dict:
+    (path,) = (project.results_of(experiment) / "checkpoints").glob(pattern)
+    return torch.load(path, weights_only=True)["network"]
+
+
+def test_transfer_compares_all_the_study_asks_for(transferred, finished):
+    summary = json.loads((transferred.results_of("exp2_transfer") / "summary.json").read_text())
+    best = finished.summary()["best"]
+    assert [group["label"] for group in summary["groups"]] == [
+        f"untouched, {best}",
+        "dropout=0",
+        "dropout=0.4",
+        "retrained, dropout=0",
+        "retrained, dropout=0.4",
+    ]
+    assert len(summary["comparisons"]) == 5
+    for group in summary["groups"]:
+        assert group["seeds"] == [1, 2]
+        assert all("f1-score" in run["report"]["7"] for run in group["runs"])
+    for dropout in ("0", "0.4"):
+        pattern = f"*_dropout={dropout}_seed=2_*"
+        before = weights(transferred, "exp2_dropout", pattern)
+        after = weights(transferred, "exp2_transfer", pattern)
+        for name in before:
+            assert torch.equal(before[name], after[name]) == name.startswith("conv"), name
+
+
+@pytest.mark.parametrize("trouble", ["missing", "foreign"])
+def test_a_checkpoint_that_transfer_needs_is_trained_again(trouble, transferred, tmp_path):
+    project = Project(tmp_path / "project")
+    shutil.copytree(transferred.folder, project.folder, dirs_exist_ok=True)
+    before = json.loads((project.results_of("exp2_transfer") / "summary.json").read_text())
+    checkpoints = project.results_of("exp2_dropout") / "checkpoints"
+    (path,) = checkpoints.glob("*_dropout=0.4_seed=1_*")
+    if trouble == "missing":
+        path.unlink()
+    else:
+        shutil.copy(next(checkpoints.glob("*_dropout=0_seed=1_*")), path)
+    for kind in ("runs", "checkpoints"):
+        next(project.results_of("exp2_transfer").glob(f"{kind}/*_dropout=0.4_seed=1_*")).unlink()
+    done = project.run("--quick", script="exp2_transfer.py")
+    assert done.returncode == 0, done.stderr
+    assert "trained networks to start from: 1 are not there" in done.stdout
+    assert (f"{path.name} is damaged" in done.stdout + done.stderr) == (trouble == "foreign")
+    after = json.loads((project.results_of("exp2_transfer") / "summary.json").read_text())
+    assert after["groups"] == before["groups"]
+
+
+def test_gradients_from_the_command_line(tmp_path):
+    project = Project(tmp_path / "project")
+    project.edit("exp3_gradients.py", EPOCHS=2, SEEDS=[1984], PERFORMANCE_EPOCHS=1)
+    project.edit("exp3_gradients.py", PERFORMANCE_SEEDS=[1])
+    done = project.run("--quick", script="exp3_gradients.py")
+    assert done.returncode == 0, done.stderr
+    folder = project.results_of("exp3_gradients")
+    summary = json.loads((folder / "summary.json").read_text())
+    groups = {group["label"]: group for group in summary["groups"]}
+    assert len(groups["BatchNormNet, gradients"]["gradients"]["parameters"]) == 18
+    assert len(groups["BaselineNet, gradients"]["gradients"]["history"]["mean"]) == 2
+    assert len(groups["BatchNormNet"]["mean"]["val_loss"]) == 1
+    for name in ("gradients_DropoutNet", "gradients_compared", "gradients_by_epoch"):
+        assert (folder / f"{name}.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "constant", "value"),
+    [
+        ("exp1_scheduler.py", "DECAY_RATE", -1),
+        ("exp1_scheduler.py", "STEP_EPOCHS", 0),
+        ("exp2_dropout.py", "DROPOUT_RATES", [0, 1]),
+        ("exp2_dropout.py", "LEARNING_RATE", 0),
+        ("exp2_transfer.py", "SEEDS", []),
+        ("exp3_gradients.py", "DROPOUT_RATE", 1.5),
+        ("exp3_gradients.py", "PERFORMANCE_SEEDS", [1, 1]),
+    ],
+)
+def test_a_bad_constant_of_any_script_is_named(script, constant, value, project):
+    line = one_line(project.edit(script, **{constant: value}).run("--quick", script=script))
+    assert line.startswith(constant)
+    assert f"edit it at the top of {script}" in line
 
 
 def test_figures_are_redrawn_without_training(another, finished):

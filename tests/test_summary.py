@@ -7,7 +7,7 @@ import math
 import pytest
 
 import summary as summaries
-from summary import best, shared, spread, summarise, summarise_group, wall_seconds
+from summary import best, compare, shared, spread, summarise, summarise_group, wall_seconds
 
 ENVIRONMENT = {"torch": "2", "python": "3", "device": "cpu", "git_commit": "c", "git_dirty": False}
 
@@ -28,6 +28,7 @@ def record(seed, val, test=0.5, train=0.9, diverged_at=None, trained=((0.0, 1.0)
         "test_accuracy": test,
         "report": {},
         "confusion_matrix": [[1]],
+        "most_confident_mistakes": [],
         "trained": [list(span) for span in trained],
     }
     if diverged_at is not None:
@@ -151,3 +152,40 @@ def test_a_rehearsal_is_marked_in_every_table(summary, tmp_path):
     summaries.save(summary | {"rehearsal": True}, tmp_path)
     assert "REHEARSAL" in (tmp_path / "table.md").read_text()
     assert "rehearsal" in (tmp_path / "table.csv").read_text().splitlines()[1]
+
+
+def test_comparisons_are_paired_by_seed():
+    one = [record(1, 0.6, 0.70), record(2, 0.6, 0.60), record(3, 0.6, diverged_at=0)]
+    other = [record(2, 0.6, 0.50), record(1, 0.6, 0.64), record(3, 0.6, 0.4), record(4, 0.6, 0.1)]
+    pair = compare("a", one, "b", other)
+    assert (pair["label"], pair["minus"], pair["seeds"]) == ("a", "b", [1, 2])
+    assert pair["differences"] == pytest.approx([0.06, 0.10])
+    assert pair["test_accuracy"]["mean"] == pytest.approx(0.08)
+    # standard deviation 0.02828, over √2 = 0.02, times Student's 12.7062
+    assert pair["test_accuracy"]["ci95"] == pytest.approx(0.254124, rel=1e-5)
+    assert compare("a", one[2:], "b", other)["test_accuracy"]["mean"] is None
+
+
+def test_gradients_are_averaged_over_seeds_that_did_not_diverge():
+    def gradients(value):
+        pooled = {"mean": [value], "std": [2 * value]}
+        windows = dict.fromkeys(
+            ("first_steps", "last_steps", "first_epochs", "last_epochs"), pooled
+        )
+        history = {"mean": [[value], [3 * value]], "std": [[0.0], [0.0]]}
+        return {"parameters": ["w"], "history": history, **windows}
+
+    group = summarise_group(
+        "x",
+        [
+            record(1, 0.6, gradients=gradients(1.0)),
+            record(2, 0.6, gradients=gradients(3.0)),
+            record(3, 0.6, gradients=None, diverged_at=1),
+        ],
+    )
+    found = group["gradients"]
+    assert found["parameters"] == ["w"]
+    assert found["history"]["mean"] == [[2.0], [6.0]]
+    assert found["last_steps"]["mean"] == {"mean": [2.0], "std": [pytest.approx(math.sqrt(2))]}
+    assert found["first_epochs"]["std"]["mean"] == [4.0]
+    assert "gradients" not in group["runs"][0]

@@ -1,0 +1,114 @@
+"""The experiments against the definition of the study."""
+
+import pytest
+import torch
+
+import data
+import exp1_lr
+import exp1_scheduler
+import exp2_dropout
+import exp2_transfer
+import exp3_gradients
+from schedules import exponential_decay, inverse_time, step_decay
+
+
+def flat(groups):
+    return [run for group in groups.values() for run in group]
+
+
+# by hand: 0.1, 0.1 / 1.25, 0.1 / 1.5, and 0.1 / 13.25 in the last of 50 epochs
+@pytest.mark.parametrize(("epoch", "rate"), [(0, 0.1), (1, 0.08), (2, 0.0667), (49, 0.00755)])
+def test_inverse_time_by_hand(epoch, rate):
+    assert inverse_time(0.1, 0.25, epoch) == pytest.approx(rate, abs=5e-5 if epoch < 49 else 5e-6)
+
+
+def test_other_schedules_by_hand():
+    halved = [step_decay(0.1, 0.5, 10, epoch) for epoch in (0, 9, 10, 19, 20, 49)]
+    assert halved == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025, 0.00625])
+    assert exponential_decay(0.1, 0.95, 0) == 0.1
+    assert exponential_decay(0.1, 0.95, 2) == pytest.approx(0.09025)
+
+
+def test_experiment_1_1():
+    groups = exp1_lr.runs()
+    assert list(groups) == ["lr=0.1", "lr=0.075", "lr=0.05", "lr=0.025", "lr=0.01"]
+    for label, group in groups.items():
+        assert [run.seed for run in group] == [1, 2, 3, 4, 5]
+        for run in group:
+            assert f"lr={run.learning_rate}" == label
+            assert (run.network, run.split, run.dataset) == ("BaselineNet", "standard", "cifar10")
+            assert (run.epochs, run.batch_size) == (50, 64)
+            assert (run.momentum, run.weight_decay, run.augmentation) == (0, 0, ())
+
+
+def test_experiment_1_2():
+    groups = exp1_scheduler.runs()
+    assert list(groups) == ["inverse time", "step"]
+    smooth, steps = (group[0].learning_rate for group in groups.values())
+    assert smooth[0] == steps[0] == 0.1
+    assert smooth[-1] == pytest.approx(0.1 / 13.25)
+    assert steps[-1] == pytest.approx(smooth[-1])
+    assert len(set(steps)) == 5
+    assert steps[:10] == (0.1,) * 10
+    assert steps[10] == pytest.approx(steps[20] * steps[0] / steps[10])  # one factor for all drops
+    for run in flat(groups):
+        assert (run.network, run.split, run.epochs) == ("BaselineNet", "standard", 50)
+        assert run.seed in [run.seed for run in flat(exp1_lr.runs())]
+    assert len(exp1_scheduler.candidate_schedules()) == 6
+
+
+def test_experiment_2_1():
+    groups = exp2_dropout.runs()
+    labels = ["dropout=0", "dropout=0.2", "dropout=0.4", "dropout=0.6", "dropout=0.8"]
+    assert list(groups) == labels
+    for run in flat(groups):
+        assert (run.network, run.split, run.learning_rate) == ("DropoutNet", "halves", 0.05)
+        assert (run.epochs, run.batch_size) == (50, 64)
+
+
+def test_experiment_2_2():
+    sources = exp2_dropout.runs()["dropout=0.4"]
+    runs = exp2_transfer.runs(sources)
+    assert [run.seed for run in runs] == [run.start.seed for run in runs] == [1, 2, 3, 4, 5]
+    for run, source in zip(runs, sources, strict=True):
+        assert run.start == source
+        assert run.frozen == ("conv1", "conv2", "conv3")
+        assert run.reinitialised == ("fc1", "fc2")
+        assert (run.split, run.learning_rate, run.epochs) == ("swapped halves", 0.1, 50)
+        assert run.dropout_rate == source.dropout_rate == 0.4
+
+
+def test_experiment_3():
+    watched, performance = exp3_gradients.watched_runs(), exp3_gradients.performance_runs()
+    assert [group[0].network for group in watched.values()] == [
+        "BaselineNet",
+        "DropoutNet",
+        "BatchNormNet",
+    ]
+    for run in flat(watched):
+        assert run.gradient_statistics
+        assert (run.learning_rate, run.epochs, run.split) == (0.05, 30, "standard")
+        assert run.dropout_rate == (0.6 if run.network == "DropoutNet" else 0)
+    assert watched["BaselineNet, gradients"][0].seed == 1984
+    for run in flat(performance):
+        assert (run.learning_rate, run.epochs, run.seed in (1, 2, 3, 4, 5)) == (0.05, 50, True)
+    # 3.4's BaselineNet is experiment 1.1's: the same runs, trained once
+    assert performance["BaselineNet"] == exp1_lr.runs()["lr=0.05"]
+
+
+def test_no_image_is_both_trained_and_validated_on():
+    runs = [
+        *flat(exp1_lr.runs()),
+        *flat(exp1_scheduler.runs()),
+        *flat(exp2_dropout.runs()),
+        *exp2_transfer.runs(exp2_dropout.runs()["dropout=0"]),
+        *flat(exp3_gradients.watched_runs()),
+        *flat(exp3_gradients.performance_runs()),
+    ]
+    for split in {run.split for run in runs}:
+        train, val = data.split_indices(split, 50_000)
+        assert not set(train.tolist()) & set(val.tolist())
+    # what 2.2 retrains on is just what 2.1 never trained on
+    assert torch.equal(
+        data.split_indices("swapped halves", 50_000)[0], data.split_indices("halves", 50_000)[1]
+    )

@@ -1,0 +1,93 @@
+"""The page: every sentence follows from the numbers."""
+
+import json
+
+import pytest
+from test_summary import record
+
+from page import difference, sentences, write_page
+from summary import summarise
+
+
+def summary_of(groups, experiment="exp1_lr", **more):
+    return more | summarise(experiment, "Why?\n\nSo.", {"SMOOTHING_WINDOW": 3}, groups)
+
+
+def pair(mean, interval, label="a", minus="b"):
+    return {
+        "label": label,
+        "minus": minus,
+        "seeds": [1, 2],
+        "test_accuracy": {"mean": mean, "ci95": interval},
+    }
+
+
+@pytest.mark.parametrize(
+    ("mean", "interval", "words"),
+    [
+        (0.02, 0.01, "a minus b: +2.00 points (+1.00 to +3.00, 2 seeds): a is better."),
+        (-0.02, 0.01, "a minus b: −2.00 points (−3.00 to −1.00, 2 seeds): b is better."),
+        (0.02, 0.03, "a minus b: +2.00 points (−1.00 to +5.00, 2 seeds): within noise."),
+        (0.01, 0.01, "a minus b: +1.00 points (+0.00 to +2.00, 2 seeds): within noise."),
+    ],
+)
+def test_a_difference_is_judged_by_its_interval(mean, interval, words):
+    assert difference(pair(mean, interval)) == words
+
+
+def test_too_few_seeds_conclude_nothing():
+    assert "nothing can be concluded" in difference(pair(0.02, None))
+    assert "no seed got to the end" in difference(pair(None, None))
+
+
+def test_sentences_follow_from_the_groups():
+    groups = {
+        "lr=0.1": [record(1, 0.60, 0.58, train=0.9), record(2, 0.70, 0.62, train=0.9)],
+        "lr=0.05": [record(1, 0.80, 0.71, train=0.9), record(2, 0.82, 0.75, train=0.9)],
+        "lr=0.01": [record(1, 0.50, 0.50, train=0.55), record(2, 0.9, diverged_at=1)],
+    }
+    found = sentences(summary_of(groups))
+    assert found[0] == (
+        "**lr=0.05** has the highest mean validation accuracy, 81.00%; its mean test accuracy is "
+        "73.00% ± 25.41 (95% interval)."
+    )
+    assert found[1].startswith("lr=0.05 minus lr=0.1: +13.00 points (+13.00 to +13.00, 2 seeds)")
+    assert found[1].endswith("lr=0.05 is better.")
+    assert "lr=0.05 minus lr=0.01: +21.00 points, from one seed" in found[2]
+    assert found[3] == (
+        "The generalisation gap is widest for lr=0.1, 25.00 points, and narrowest for lr=0.01, "
+        "5.00 points."
+    )
+    assert found[4] == "Diverged, and left out of every mean: 1 of 2 runs of lr=0.01."
+    assert sentences(summary_of({"x": [record(1, 0.9, diverged_at=0)]})) == ["Every run diverged."]
+
+
+def test_an_experiments_own_comparisons_are_told():
+    groups = {"a": [record(1, 0.6)], "b": [record(1, 0.7)]}
+    found = sentences(summary_of(groups, comparisons=[pair(0.02, 0.01)]))
+    assert "a minus b: +2.00 points (+1.00 to +3.00, 2 seeds): a is better." in found
+    assert sum("minus" in sentence for sentence in found) == 1
+
+
+def test_the_page_holds_every_experiment_and_only_figures_that_exist(tmp_path):
+    assert write_page(tmp_path) is None
+    for name in ("exp1_lr", "exp2_dropout"):
+        folder = tmp_path / name
+        folder.mkdir()
+        summary = summary_of({"lr=0.1": [record(1, 0.6)]}, name)
+        summary["question"] = f"What of {name}?"
+        (folder / "summary.json").write_text(json.dumps(summary))
+        (folder / "comparison.png").write_bytes(b"")
+        (folder / "left_over.png").write_bytes(b"")
+    text = write_page(tmp_path).read_text()
+    assert text.index("## What of exp1_lr?") < text.index("## What of exp2_dropout?")
+    assert "![comparison.png](exp1_lr/comparison.png)" in text
+    assert "lr=0.1.png" not in text
+    assert "left_over" not in text
+    assert "| lr=0.1 (best)" in text
+    assert "REHEARSAL" not in text
+
+
+def test_a_rehearsal_concludes_nothing():
+    found = sentences(summary_of({"x": [record(1, 0.6)]}) | {"rehearsal": True})
+    assert "nothing here is a finding" in found[0]
