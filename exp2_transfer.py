@@ -2,8 +2,9 @@
 
 The convolutions that experiment 2.1 trained, without dropout and at its best dropout rate, are
 frozen; the dense layers are drawn anew and retrained on the half of the images that 2.1 validated
-on. They are compared on the test set with 2.1's models, in which all layers trained together, and
-with experiment 1.1's best, which is used as it is.
+on. They are compared with 2.1's models, in which all layers trained together, and with experiment
+1.1's best, which is used as it is. Only the test set compares them fairly: the retrained models are
+validated on the half that their convolutions were trained on, and 1.1's saw more images.
 
     python exp2_transfer.py            # trains what is missing of 1.1 and 2.1, too
     python exp2_transfer.py --quick    # a rehearsal in under a minute, without CIFAR-10
@@ -14,6 +15,7 @@ import dataclasses
 import errors
 import exp1_lr
 import exp2_dropout
+from errors import UserError
 from experiment import Experiment, Groups
 from runs import Run
 from summary import compare
@@ -56,13 +58,11 @@ def main() -> None:
     fixed = experiment.train(exp1_lr.runs(), shared_with="exp1_lr")
     untouched = experiment.best(fixed)
     sources: Groups = exp2_dropout.runs()
+    plain = "dropout=0"
+    if plain not in sources or len(sources) == 1:
+        raise UserError("DROPOUT_RATES in exp2_dropout.py: must hold 0 and at least one other rate")
     whole = experiment.train(sources, shared_with="exp2_dropout")
-    plain, dropped = (
-        "dropout=0",
-        experiment.best(
-            {label: records for label, records in whole.items() if label != "dropout=0"}
-        ),
-    )
+    dropped = experiment.best({label: whole[label] for label in sources if label != plain})
     retrained = experiment.train(
         {f"retrained, {label}": runs(sources[label]) for label in (plain, dropped)}
     )
