@@ -25,10 +25,17 @@ epoch: the test set chooses nothing.
 
 def write_page(root: Path) -> Path | None:
     """Write README.md into a results folder; its path, or None where there is no summary yet."""
-    summaries = [json.loads(path.read_text()) for path in sorted(root.glob("*/summary.json"))]
-    if not summaries:
+    sections = []
+    for path in sorted(root.glob("*/summary.json")):
+        try:
+            sections.append(section(json.loads(path.read_text()), root))
+        except (ValueError, KeyError, TypeError):
+            sections.append(
+                f"## {path.parent.name}\n\nIts summary.json is damaged: run it again.\n"
+            )
+    if not sections:
         return None
-    parts = [INTRODUCTION, *(section(summary, root) for summary in summaries)]
+    parts = [INTRODUCTION, *sections]
     path = root / "README.md"
     write(path, "\n".join(parts).encode())
     return path

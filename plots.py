@@ -592,7 +592,9 @@ FIGURES: dict[str, Callable[[Summary], Figures]] = {
 
 
 def main() -> None:
-    """Redraw the figures of every experiment that has a summary."""
+    """Redraw the figures of every experiment that has a summary, and the pages that show them."""
+    from page import write_page  # which itself needs this module
+
     paths = sorted(HERE.glob("results/*/summary.json"))
     paths += sorted(HERE.glob("results/quick/*/summary.json"))
     if not paths:
@@ -605,6 +607,8 @@ def main() -> None:
             damaged.append(f"{path} is damaged ({error})")
             continue
         print(f"{path.parent}: {', '.join(figure.name for figure in drawn)}")
+    for root in dict.fromkeys(path.parent.parent for path in paths):
+        print(f"the page of all experiments: {write_page(root)}")
     if damaged:
         raise UserError(f"{'; '.join(damaged)}: run its script again, which trains nothing twice")
 

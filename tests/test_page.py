@@ -88,6 +88,18 @@ def test_the_page_holds_every_experiment_and_only_figures_that_exist(tmp_path):
     assert "REHEARSAL" not in text
 
 
+def test_a_damaged_summary_does_not_spoil_the_page(tmp_path):
+    for name, content in (
+        ("exp1_lr", json.dumps(summary_of({"lr=0.1": [record(1, 0.6)]}))),
+        ("exp2_dropout", "{"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(content)
+    text = write_page(tmp_path).read_text()
+    assert "## Why?" in text
+    assert "## exp2_dropout\n\nIts summary.json is damaged" in text
+
+
 def test_a_rehearsal_concludes_nothing():
     found = sentences(summary_of({"x": [record(1, 0.6)]}) | {"rehearsal": True})
     assert "nothing here is a finding" in found[0]
