@@ -268,7 +268,9 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_says_what_is_kept(number, project, finished):
+def test_interrupted_it_says_what_is_kept(number, project):
+    """With most of the sweep still to do, so that waiting for a run or an epoch would be seen."""
+    project.edit(EPOCHS=10, LEARNING_RATES=[0.1, 0.09, 0.08, 0.07, 0.06, 0.05, 0.04, 0.03])
     process = project.start("--quick")
     wait_until(lambda: bool(project.files("runs")), process)
     if number == signal.SIGINT:
@@ -276,13 +278,16 @@ def test_interrupted_it_says_what_is_kept(number, project, finished):
     else:
         process.send_signal(number)
     sent = time.monotonic()
-    out, err = process.communicate(timeout=30)
-    assert time.monotonic() - sent < 2
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 5  # well under a second, but for a busy machine
     assert process.returncode == 130
     assert "Traceback" not in out + err
-    assert re.search(r"stopped: [1-4] of 4 runs are finished and kept", err)
-    assert project.run("--quick").returncode == 0
-    assert project.summary() == finished.summary()
+    (line,) = [line for line in err.splitlines() if "stopped" in line]
+    found = re.search(
+        r"stopped: (\d+) of 16 runs are finished and kept.*same command goes on", line
+    )
+    assert int(found[1]) == len(project.files("runs"))
+    assert not children(process.pid)
 
 
 def test_a_worker_that_dies_is_named_and_the_others_go_on(project, finished):
@@ -514,7 +519,7 @@ def test_on_real_cifar10(project, cifar10):
     done = project.edit(EPOCHS=1, SEEDS=[1], LEARNING_RATES=[0.1]).run()
     assert done.returncode == 0, done.stderr
     assert "CIFAR-10 in" in done.stdout
-    assert re.search(r"about \d+\.\d minutes, at [\d,]+ images/s", done.stderr)
+    assert re.search(r"time     .* minutes?, at [\d,]+ images/s over the first steps", done.stderr)
     summary = json.loads((project.folder / "results/exp1_lr/summary.json").read_text())
     assert summary["rehearsal"] is False
     assert summary["groups"][0]["mean"]["train_accuracy"][0] > 0.25
