@@ -35,31 +35,37 @@ def cifar10(default: Path) -> Path:
 
     Raises UserError, with the file and the remedy, where there is no sound copy to be had.
     """
-    own = os.environ.get("CIFAR10_DIR")
-    root = Path(own) if own else default
+    folder = root(default)
     try:
-        faults = find_faults(root)
-        if faults and own:
+        faults = find_faults(folder)
+        if faults and folder != default:
             raise UserError(
-                f"CIFAR10_DIR={own}: {faults[0]}; name the folder that holds a complete {FOLDER}/, "
-                f"or unset CIFAR10_DIR to download CIFAR-10, or {rehearse()}"
+                f"CIFAR10_DIR={folder}: {faults[0]}; name the folder that holds a complete "
+                f"{FOLDER}/, or unset CIFAR10_DIR to download CIFAR-10, or {rehearse()}"
             )
         if faults:
-            root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(root / ".lock")  # two scripts started together download once
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / ".lock")  # two scripts started together download once
             try:
                 lock.acquire(blocking=False)
             except Timeout:
-                print(f"waiting for another process that fetches CIFAR-10 into {root}", flush=True)
+                print(
+                    f"waiting for another process that fetches CIFAR-10 into {folder}", flush=True
+                )
                 lock.acquire()
             try:
-                if faults := find_faults(root):
-                    fetch(root, faults[0])
+                if faults := find_faults(folder):
+                    fetch(folder, faults[0])
             finally:
                 lock.release()
     except OSError as error:
-        raise UserError(f"{root}: {error.strerror or error}; {remedies()}") from None
-    return root / FOLDER
+        raise UserError(f"{folder}: {error.strerror or error}; {remedies()}") from None
+    return folder / FOLDER
+
+
+def root(default: Path) -> Path:
+    """The folder that should hold cifar-10-batches-py: CIFAR10_DIR if that is set, else default."""
+    return Path(os.environ.get("CIFAR10_DIR") or default)
 
 
 def remedies() -> str:

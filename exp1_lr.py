@@ -10,7 +10,7 @@ nothing.
 """
 
 import errors
-from experiment import Experiment, Groups
+from experiment import Constants, Experiment, Groups
 from runs import Run
 
 EPOCHS = 50
@@ -18,6 +18,17 @@ BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
 SEEDS = [1, 2, 3, 4, 5]  # initial weights and the order of every epoch follow from a run's seed
 LEARNING_RATES = [0.1, 0.075, 0.05, 0.025, 0.01]
 SMOOTHING_WINDOW = 5  # epochs, for validation curves in the comparison
+
+
+def constants() -> Constants:
+    """What stands above, by name, to be checked and recorded."""
+    return {
+        "EPOCHS": EPOCHS,
+        "BATCH_SIZE": BATCH_SIZE,
+        "SEEDS": SEEDS,
+        "LEARNING_RATES": LEARNING_RATES,
+        "SMOOTHING_WINDOW": SMOOTHING_WINDOW,
+    }
 
 
 def runs() -> Groups:
@@ -39,15 +50,7 @@ def runs() -> Groups:
 
 
 def main() -> None:
-    experiment = Experiment(
-        __file__,
-        __doc__,
-        EPOCHS=EPOCHS,
-        BATCH_SIZE=BATCH_SIZE,
-        SEEDS=SEEDS,
-        LEARNING_RATES=LEARNING_RATES,
-        SMOOTHING_WINDOW=SMOOTHING_WINDOW,
-    )
+    experiment = Experiment(__file__, __doc__, constants())
     summary = experiment.summarise(experiment.train(runs()))
     experiment.report(summary)
 

@@ -10,10 +10,11 @@ seed, with the best fixed rate of experiment 1.1, whose finished runs are read, 
 
 import errors
 import exp1_lr
-from experiment import Experiment, Groups
+from errors import UserError
+from experiment import Constants, Experiment, Groups
 from runs import Run
 from schedules import exponential_decay, inverse_time, step_decay
-from summary import compare
+from summary import best_label, compare
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -24,27 +25,44 @@ STEP_EPOCHS = 10  # between the drops of the step decay
 SMOOTHING_WINDOW = 3  # epochs, for validation curves in the comparison
 
 
+def constants() -> Constants:
+    """What stands above, by name, to be checked and recorded."""
+    return {
+        "EPOCHS": EPOCHS,
+        "BATCH_SIZE": BATCH_SIZE,
+        "SEEDS": SEEDS,
+        "INITIAL_LEARNING_RATE": INITIAL_LEARNING_RATE,
+        "DECAY_RATE": DECAY_RATE,
+        "STEP_EPOCHS": STEP_EPOCHS,
+        "SMOOTHING_WINDOW": SMOOTHING_WINDOW,
+    }
+
+
 def trained_schedules() -> dict[str, list[float]]:
     """The two schedules that are trained: {label: [the rate of each epoch]}."""
     smooth = [inverse_time(INITIAL_LEARNING_RATE, DECAY_RATE, epoch) for epoch in range(EPOCHS)]
-    drops = max(1, (EPOCHS - 1) // STEP_EPOCHS)
+    drops = (EPOCHS - 1) // STEP_EPOCHS
     factor = (smooth[-1] / smooth[0]) ** (1 / drops)  # so that both end at the same rate
     steps = [step_decay(smooth[0], factor, STEP_EPOCHS, epoch) for epoch in range(EPOCHS)]
     return {"inverse time": smooth, "step": steps}
 
 
 def candidate_schedules() -> dict[str, list[float]]:
-    """The schedules that were considered, for the figure alone."""
+    """The schedules that were considered, and the two that are trained, for the figure."""
     first = INITIAL_LEARNING_RATE
     candidates = {
-        "inverse time, k = 0.25": lambda epoch: inverse_time(first, 0.25, epoch),
         "inverse time, k = 0.1": lambda epoch: inverse_time(first, 0.1, epoch),
         "inverse time, k = 0.05": lambda epoch: inverse_time(first, 0.05, epoch),
         "halved every 10 epochs": lambda epoch: step_decay(first, 0.5, 10, epoch),
         "a tenth every 20 epochs": lambda epoch: step_decay(first, 0.1, 20, epoch),
         "exponential, 5% an epoch": lambda epoch: exponential_decay(first, 0.95, epoch),
     }
-    return {name: [rate(epoch) for epoch in range(50)] for name, rate in candidates.items()}
+    smooth, steps = trained_schedules().values()
+    return {
+        f"inverse time, k = {DECAY_RATE:g} (trained)": smooth,
+        "step (trained)": steps,
+        **{name: [rate(epoch) for epoch in range(EPOCHS)] for name, rate in candidates.items()},
+    }
 
 
 def runs() -> Groups:
@@ -66,19 +84,11 @@ def runs() -> Groups:
 
 
 def main() -> None:
-    experiment = Experiment(
-        __file__,
-        __doc__,
-        EPOCHS=EPOCHS,
-        BATCH_SIZE=BATCH_SIZE,
-        SEEDS=SEEDS,
-        INITIAL_LEARNING_RATE=INITIAL_LEARNING_RATE,
-        DECAY_RATE=DECAY_RATE,
-        STEP_EPOCHS=STEP_EPOCHS,
-        SMOOTHING_WINDOW=SMOOTHING_WINDOW,
-    )
-    fixed = experiment.train(exp1_lr.runs(), shared_with="exp1_lr")
-    fixed_best = experiment.best(fixed)
+    experiment = Experiment(__file__, __doc__, constants())
+    if STEP_EPOCHS >= EPOCHS:
+        raise UserError(f"STEP_EPOCHS = {STEP_EPOCHS}: must be below EPOCHS = {EPOCHS}")
+    fixed = experiment.train_shared(exp1_lr)
+    fixed_best = best_label(fixed)
     records = {fixed_best: fixed[fixed_best]} | experiment.train(runs())
     summary = experiment.summarise(
         records,

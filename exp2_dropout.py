@@ -9,8 +9,9 @@ half. The trained weights are kept for experiment 2.2.
 """
 
 import errors
-from experiment import Experiment, Groups
+from experiment import Constants, Experiment, Groups
 from runs import Run
+from summary import best
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -18,6 +19,18 @@ SEEDS = [1, 2, 3, 4, 5]  # initial weights, order and dropout noise follow from 
 LEARNING_RATE = 0.05
 DROPOUT_RATES = [0, 0.2, 0.4, 0.6, 0.8]  # the probability that an activation is dropped
 SMOOTHING_WINDOW = 3  # epochs, for validation curves in the comparison
+
+
+def constants() -> Constants:
+    """What stands above, by name, to be checked and recorded."""
+    return {
+        "EPOCHS": EPOCHS,
+        "BATCH_SIZE": BATCH_SIZE,
+        "SEEDS": SEEDS,
+        "LEARNING_RATE": LEARNING_RATE,
+        "DROPOUT_RATES": DROPOUT_RATES,
+        "SMOOTHING_WINDOW": SMOOTHING_WINDOW,
+    }
 
 
 def runs() -> Groups:
@@ -40,21 +53,11 @@ def runs() -> Groups:
 
 
 def main() -> None:
-    experiment = Experiment(
-        __file__,
-        __doc__,
-        EPOCHS=EPOCHS,
-        BATCH_SIZE=BATCH_SIZE,
-        SEEDS=SEEDS,
-        LEARNING_RATE=LEARNING_RATE,
-        DROPOUT_RATES=DROPOUT_RATES,
-        SMOOTHING_WINDOW=SMOOTHING_WINDOW,
-    )
+    experiment = Experiment(__file__, __doc__, constants())
     records = experiment.train(runs())
-    with_dropout = {label: group for label, group in records.items() if label != "dropout=0"}
-    summary = experiment.summarise(
-        records, best_with_dropout=experiment.best(with_dropout) if with_dropout else None
-    )
+    summary = experiment.summarise(records)
+    with_dropout = [group for group in summary["groups"] if group["label"] != "dropout=0"]
+    summary["best_with_dropout"] = best(with_dropout)
     experiment.report(summary)
     print(f"best with dropout: {summary['best_with_dropout']}")
 

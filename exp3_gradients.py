@@ -10,7 +10,7 @@ five steps, the first and last five epochs, and every epoch. BatchNormNet is the
 """
 
 import errors
-from experiment import Experiment, Groups
+from experiment import Constants, Experiment, Groups
 from runs import Run
 from summary import compare
 
@@ -22,6 +22,20 @@ DROPOUT_RATE = 0.6
 PERFORMANCE_EPOCHS = 50  # of 3.4, as in experiment 1.1
 PERFORMANCE_SEEDS = [1, 2, 3, 4, 5]
 SMOOTHING_WINDOW = 5  # epochs, for validation curves in the comparison
+
+
+def constants() -> Constants:
+    """What stands above, by name, to be checked and recorded."""
+    return {
+        "EPOCHS": EPOCHS,
+        "BATCH_SIZE": BATCH_SIZE,
+        "SEEDS": SEEDS,
+        "LEARNING_RATE": LEARNING_RATE,
+        "DROPOUT_RATE": DROPOUT_RATE,
+        "PERFORMANCE_EPOCHS": PERFORMANCE_EPOCHS,
+        "PERFORMANCE_SEEDS": PERFORMANCE_SEEDS,
+        "SMOOTHING_WINDOW": SMOOTHING_WINDOW,
+    }
 
 
 def watched_runs() -> Groups:
@@ -64,21 +78,17 @@ def performance_runs() -> Groups:
 
 
 def main() -> None:
-    experiment = Experiment(
-        __file__,
-        __doc__,
-        EPOCHS=EPOCHS,
-        BATCH_SIZE=BATCH_SIZE,
-        SEEDS=SEEDS,
-        LEARNING_RATE=LEARNING_RATE,
-        DROPOUT_RATE=DROPOUT_RATE,
-        PERFORMANCE_EPOCHS=PERFORMANCE_EPOCHS,
-        PERFORMANCE_SEEDS=PERFORMANCE_SEEDS,
-        SMOOTHING_WINDOW=SMOOTHING_WINDOW,
-    )
-    records = experiment.train(watched_runs() | performance_runs())
+    experiment = Experiment(__file__, __doc__, constants())
+    performance = performance_runs()
+    baseline = {"BaselineNet": performance.pop("BaselineNet")}
+    records = {
+        **experiment.train(watched_runs()),
+        **experiment.train(baseline, shared_with="exp1_lr"),
+        **experiment.train(performance),
+    }
     summary = experiment.summarise(
         records,
+        candidates=["BaselineNet", "BatchNormNet"],
         comparisons=[
             compare("BatchNormNet", records["BatchNormNet"], "BaselineNet", records["BaselineNet"])
         ],

@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import plots
@@ -11,35 +13,31 @@ import sweep
 from errors import UserError
 from page import write_page
 from runs import Run, check
-from store import HERE, Store
+from store import HERE, Store, code_fingerprint
 from summary import Record
 
 QUICK_EPOCHS = 10
 QUICK_SEEDS = 2
 
 Groups = dict[str, list[Run]]  # {label: one run a seed}
+Constants = dict[str, Any]  # {EPOCHS: its value, ...}
 
 
 class Experiment:
     """One experiment from its constants to its summary.
 
-    script is the script's path, description its docstring, and constants are those that stand at
-    its top, by their names.
+    script is the script's path, description its docstring, and constants those at its top by name.
 
     Raises UserError where a constant makes no sense.
     """
 
-    def __init__(self, script: str, description: str, **constants: Any) -> None:
+    def __init__(self, script: str, description: str, constants: Constants) -> None:
         self.script = Path(script).name
         self.name = Path(script).stem
         self.description = description
         self.options = parse_options(description)
-        self.constants = {}
-        for name, value in constants.items():
-            try:
-                self.constants[name] = check(name, value)
-            except UserError as error:
-                raise UserError(f"{error} (edit it at the top of {self.script})") from None
+        self.constants = check_constants(self.script, constants)
+        self.code = code_fingerprint()  # taken once: an edit during a sweep is noticed
         self.root = HERE / "results"
         if self.options.quick:
             self.root /= "quick"
@@ -60,25 +58,29 @@ class Experiment:
         if self.options.quick:
             groups = rehearsal(groups)
         runs = [run for group in groups.values() for run in group]
-        store = Store(self.root, shared_with or self.name)
+        store = Store(self.root, shared_with or self.name, code=self.code)
         if shared_with:
             print(f"needed   what {shared_with}.py trains, and shares with {self.script}")
         sweep.train(runs, store, self.options.device, fresh=self.options.fresh and not shared_with)
         return {label: [store.load_result(run) for run in group] for label, group in groups.items()}
 
-    def best(self, groups: dict[str, list[Record]]) -> str:
-        """The label of the best group. Raises UserError where every run diverged."""
-        found = summaries.best(
-            [summaries.summarise_group(label, records) for label, records in groups.items()]
-        )
-        if found is None:
-            raise UserError(f"every run of {', '.join(groups)} diverged: lower the learning rate")
-        return found
+    def train_shared(self, script: ModuleType) -> dict[str, list[Record]]:
+        """Train what another experiment's script asks for, and share it."""
+        check_constants(f"{script.__name__}.py", script.constants())
+        return self.train(script.runs(), shared_with=script.__name__)
 
-    def summarise(self, groups: dict[str, list[Record]], **more: Any) -> dict[str, Any]:
-        """The content of summary.json, with whatever else this experiment has to say."""
+    def summarise(
+        self,
+        groups: dict[str, list[Record]],
+        candidates: Sequence[str] | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """The content of summary.json, with whatever else this experiment has to say.
+
+        candidates are the labels that the best is chosen from; by default all.
+        """
         return more | summaries.summarise(
-            self.name, self.description, self.constants, groups, self.options.quick
+            self.name, self.description, self.constants, groups, candidates, self.options.quick
         )
 
     def report(self, summary: dict[str, Any]) -> None:
@@ -91,6 +93,14 @@ class Experiment:
         names = ", ".join(path.name for path in paths)
         print(f"written to {self.folder}: {names}")
         print(f"the page of all experiments: {page}")
+
+
+def check_constants(script: str, constants: Constants) -> Constants:
+    """The constants of a script as plain values. Raises UserError, naming the one that is wrong."""
+    try:
+        return {name: check(name, value) for name, value in constants.items()}
+    except UserError as error:
+        raise UserError(f"{error} (edit it at the top of {script})") from None
 
 
 def parse_options(description: str) -> argparse.Namespace:
@@ -113,7 +123,7 @@ def parse_options(description: str) -> argparse.Namespace:
 
 
 def rehearsal(groups: Groups) -> Groups:
-    """The same groups on handwritten digits, with few seeds and epochs."""
+    """The same groups on handwritten digits: few seeds, few epochs, schedules in fast motion."""
 
     def rehearse(run: Run) -> Run:
         epochs = min(run.epochs, QUICK_EPOCHS)
@@ -122,7 +132,11 @@ def rehearsal(groups: Groups) -> Groups:
             run,
             dataset="digits",
             epochs=epochs,
-            learning_rate=rates[:epochs] if isinstance(rates, tuple) else rates,
+            learning_rate=(
+                tuple(rates[i * len(rates) // epochs] for i in range(epochs))
+                if isinstance(rates, tuple)
+                else rates
+            ),
             start=run.start and rehearse(run.start),
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import plots
 from store import write
-from summary import compare, notes, table
+from summary import compare, in_words, notes, table
 
 INTRODUCTION = """\
 # Results
@@ -29,7 +29,7 @@ def write_page(root: Path) -> Path | None:
     for path in sorted(root.glob("*/summary.json")):
         try:
             sections.append(section(json.loads(path.read_text()), root))
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
             sections.append(
                 f"## {path.parent.name}\n\nIts summary.json is damaged: run it again.\n"
             )
@@ -69,24 +69,29 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     found = []
     if summary["rehearsal"]:
         found.append("This is a rehearsal on handwritten digits: nothing here is a finding.")
+    ranked = [groups[label] for label in summary["candidates"]]
+    among = f"Among {'all' if len(ranked) == len(groups) else in_words(summary['candidates'])}, "
     found.append(
-        f"**{best['label']}** has the highest mean validation accuracy, "
-        f"{percent(best['mean']['val_accuracy'][-1])}; its mean test accuracy is "
-        f"{percent(best['test_accuracy']['mean'])}{plus_minus(best['test_accuracy']['ci95'])}."
+        f"{among}**{best['label']}** has the highest mean validation accuracy, "
+        f"{percent(best['mean']['val_accuracy'][-1], best['std']['val_accuracy'][-1])}; its mean "
+        f"test accuracy is {percent(**best['test_accuracy'])}."
     )
+    if chosen := summary.get("best_with_dropout"):
+        found.append(f"The best rate above zero is {chosen}.")
     pairs = summary.get("comparisons") or [
         compare(best["label"], best["runs"], label, group["runs"])
         for label, group in groups.items()
         if group is not best
     ]
     found += [difference(pair) for pair in pairs]
-    gaps = {label: group["gap"]["mean"] for label, group in groups.items()}
-    gaps = {label: gap for label, gap in gaps.items() if gap is not None}
+    gaps = {group["label"]: group["gap"] for group in ranked if group["gap"]["mean"] is not None}
     if len(gaps) > 1:
-        widest, narrowest = max(gaps, key=gaps.get), min(gaps, key=gaps.get)
+        widest, narrowest = (
+            choose(gaps, key=lambda label: gaps[label]["mean"]) for choose in (max, min)
+        )
         found.append(
-            f"The generalisation gap is widest for {widest}, {points(gaps[widest])}, and narrowest "
-            f"for {narrowest}, {points(gaps[narrowest])}."
+            f"{among}the generalisation gap is widest for {widest}, {points(**gaps[widest])}, "
+            f"and narrowest for {narrowest}, {points(**gaps[narrowest])}."
         )
     found += diverged(summary["groups"])
     return found
@@ -97,7 +102,7 @@ def difference(pair: dict[str, Any]) -> str:
     mean, interval = pair["test_accuracy"]["mean"], pair["test_accuracy"]["ci95"]
     what = f"{pair['label']} minus {pair['minus']}"
     if mean is None:
-        return f"{what}: no seed got to the end in both."
+        return f"{what}: no seed is in both that did not diverge."
     if interval is None:
         return f"{what}: {signed(mean)} points, from one seed, so that nothing can be concluded."
     low, high = mean - interval, mean + interval
@@ -123,17 +128,21 @@ def diverged(groups: Sequence[dict[str, Any]]) -> list[str]:
     return [f"Diverged, and left out of every mean: {', '.join(lost)}."] if lost else []
 
 
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}%"
+def percent(mean: float, std: float | None, ci95: float | None = None) -> str:
+    """A mean accuracy with its standard deviation and the 95% interval of the mean."""
+    return f"{100 * mean:.2f}%{spread_in_words(std, ci95)}"
 
 
-def points(fraction: float) -> str:
-    return f"{100 * fraction:.2f} points"
+def points(mean: float, std: float | None, ci95: float | None) -> str:
+    """A mean difference of accuracies in percentage points, likewise."""
+    return f"{100 * mean:.2f} points{spread_in_words(std, ci95)}".replace("-", "−")
+
+
+def spread_in_words(std: float | None, ci95: float | None) -> str:
+    words = [] if std is None else [f"standard deviation {100 * std:.2f}"]
+    words += [] if ci95 is None else [f"95% interval of the mean ± {100 * ci95:.2f}"]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def signed(fraction: float) -> str:
     return f"{100 * fraction:+.2f}".replace("-", "−")
-
-
-def plus_minus(interval: float | None) -> str:
-    return "" if interval is None else f" ± {100 * interval:.2f} (95% interval)"

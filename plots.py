@@ -7,7 +7,6 @@ blind readers can tell apart, and markers tell the curves apart in black and whi
 
 import io
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ import errors
 from errors import UserError
 from runs import NETWORKS
 from store import HERE, write
+from summary import common, generalisation_gap, in_words
 
 PALETTE = (
     ("#0072B2", "o"),
@@ -128,15 +128,20 @@ def transfer_figures(summary: Summary) -> Figures:
 
 def gradient_figures(summary: Summary) -> Figures:
     """Gradients by network, side by side and over the epochs; then 3.4's curves and results."""
+    performance = [g for g in summary["groups"] if not g["settings"]["gradient_statistics"]]
     watched = [group for group in summary["groups"] if "gradients" in group]
-    performance = [group for group in summary["groups"] if "gradients" not in group]
+    shown = {}
+    if watched:  # unless all of them diverged
+        shown = {
+            "gradients_compared": partial(gradients, summary, watched),
+            "gradients_by_epoch": partial(gradients_by_epoch, summary, watched),
+        }
     return {
         **{
             f"gradients_{group['settings']['network']}": partial(gradients, summary, [group])
             for group in watched
         },
-        "gradients_compared": partial(gradients, summary, watched),
-        "gradients_by_epoch": partial(gradients_by_epoch, summary, watched),
+        **shown,
         "comparison": partial(comparison, summary, performance),
         **{group["label"]: partial(curves, summary, group) for group in performance},
         "differences": partial(differences, summary),
@@ -181,9 +186,8 @@ def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
         axes.set_ylabel({"mean": "mean", "std": "standard deviation"}[statistic] + " of |∂L/∂w|")
         axes.set_title(group["settings"]["network"])
     if len(groups) > 1:
-        for row in range(rows):
-            for axes in panels[row * columns + 1 : (row + 1) * columns]:
-                axes.sharey(panels[row * columns])
+        for row in (panels[:columns], panels[columns:]):
+            share_scale(row)
     handles = dict(zip(*reversed(panels[-1].get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles, loc="outside right upper", frameon=False)
     return figure
@@ -264,7 +268,7 @@ def curves(summary: Summary, group: Group) -> Figure:
 
 def comparison(summary: Summary, groups: Sequence[Group]) -> Figure:
     """The mean curves of several settings: training as it is, validation smoothed."""
-    window = summary["settings"]["SMOOTHING_WINDOW"]
+    window = summary["settings"].get("SMOOTHING_WINDOW", 1)
     figure, panels = canvas(summary, "Mean curves compared", groups, rows=2, columns=2, height=6)
     for axes, (quantity, part) in zip(
         panels, [(q, p) for q in AXIS_LABELS for p in ("train", "val")], strict=True
@@ -285,9 +289,8 @@ def comparison(summary: Summary, groups: Sequence[Group]) -> Figure:
             )
         label_axes(axes, quantity)
         axes.set_title("training" if part == "train" else f"validation, moving mean of {window}")
-    for row in (panels[:2], panels[2:]):  # training beside validation on one scale
-        row[1].sharey(row[0])
-        row[0].autoscale(axis="y")
+    for row in (panels[:2], panels[2:]):  # training beside validation
+        share_scale(row)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
@@ -344,7 +347,7 @@ def results(summary: Summary) -> Figure:
     for axes, quantity in zip(panels, ("test_accuracy", "gap"), strict=True):
         for row, group in enumerate(groups):
             if quantity == "gap":
-                values = [gap_of(run) for run in group["runs"]]
+                values = [generalisation_gap(run) for run in group["runs"]]
             else:
                 values = [run["test_accuracy"] for run in group["runs"]]
             dots(axes, row, values, group[quantity], styles(summary)[group["label"]])
@@ -354,13 +357,6 @@ def results(summary: Summary) -> Figure:
     panels[1].set_xlabel("training minus validation accuracy (percentage points)")
     panels[1].tick_params(labelleft=False)
     return figure
-
-
-def gap_of(run: dict[str, Any]) -> float | None:
-    """Training minus validation accuracy at the last epoch of one run."""
-    if run["diverged_at_epoch"] is not None:
-        return None
-    return run["train_accuracy"][-1] - run["val_accuracy"][-1]
 
 
 def dots(
@@ -393,7 +389,7 @@ def classes(summary: Summary) -> Figure:
         reports = [run["report"] for run in group["runs"] if run["report"]]
         if not reports:
             continue
-        names = list(reports[0])[:10]
+        names = list(reports[0])[: len(group["runs"][0]["confusion_matrix"] or reports[0])]
         means = [
             100 * sum(report[name]["f1-score"] for report in reports) / len(reports)
             for name in names
@@ -429,7 +425,7 @@ def best_model(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
     """The confusion matrix and the accuracy by class of one run on the test set."""
     names = list(run["report"])[: len(run["confusion_matrix"])]
     title = f"Best model: {group['label']}, seed {run['seed']}, on the test set"
-    figure, (matrix, classes) = canvas(summary, title, [group], columns=2, height=4.6)
+    figure, (matrix, by_class) = canvas(summary, title, [group], columns=2, height=4.6)
     counts = run["confusion_matrix"]
     shares = [[100 * n / max(1, sum(row)) for n in row] for row in counts]
     image = matrix.imshow(shares, cmap="cividis", vmin=0, vmax=100)
@@ -447,15 +443,15 @@ def best_model(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
     figure.colorbar(image, ax=matrix, label="images of the true class (%)", shrink=0.8)
     recalls = [row[i] for i, row in enumerate(shares)]
     order = sorted(range(len(names)), key=lambda i: recalls[i])
-    classes.barh(
+    by_class.barh(
         [names[i] for i in order],
         [recalls[i] for i in order],
         color=styles(summary)[group["label"]][0],
     )
     for place, i in enumerate(order):
-        classes.text(recalls[i] + 1, place, f"{recalls[i]:.0f}", va="center", fontsize=8)
-    classes.set_xlim(0, 105)
-    classes.set_xlabel("accuracy by class (%)")
+        by_class.text(recalls[i] + 1, place, f"{recalls[i]:.0f}", va="center", fontsize=8)
+    by_class.set_xlim(0, 105)
+    by_class.set_xlabel("accuracy by class (%)")
     return figure
 
 
@@ -485,7 +481,7 @@ def test_images(rehearsal: bool) -> Any:
 
     if rehearsal:
         return data.load_digits().test_images
-    root = Path(os.environ.get("CIFAR10_DIR") or HERE / "data")
+    root = download.root(HERE / "data")
     if download.find_faults(root):
         return None
     return data.load_cifar10(root / download.FOLDER).test_images
@@ -519,11 +515,12 @@ def canvas(
     else:
         caption.append("CIFAR-10")
     if groups:
-        splits = dict.fromkeys(group["settings"]["split"] for group in groups)
-        epochs = dict.fromkeys(str(len(group["mean"]["train_loss"])) for group in groups)
-        caption.append(f"{' and '.join(splits)} split, {' and '.join(epochs)} epochs")
+        splits = in_words(common(group["settings"]["split"] for group in groups))
+        epochs = in_words(common(len(group["mean"]["train_loss"]) for group in groups))
+        caption.append(f"{splits} split, {epochs} epochs")
         caption.append("training is measured on each batch as it is trained on")
-    caption.append(f"code {summary['code']}, {summary['environment']['device']}")
+    device = in_words(summary["environment"]["device"])
+    caption.append(f"code {in_words(summary['code'])}, {device}")
     colour = REHEARSAL_COLOUR if summary["rehearsal"] else "black"
     lines = [*([note] if note else []), "; ".join(caption)]
     figure.supxlabel("\n".join(lines), fontsize=7, color=colour)
@@ -545,6 +542,13 @@ def styles(summary: Summary) -> dict[str, tuple[str, str, str]]:
     for i, label in enumerate(others):
         found[label] = ((free or range(len(PALETTE)))[i % len(free or PALETTE)], found[label][1])
     return {label: (*PALETTE[place], line) for label, (place, line) in found.items()}
+
+
+def share_scale(panels: Sequence[Axes]) -> None:
+    """Give panels that stand side by side one scale, which holds what all of them show."""
+    for axes in panels[1:]:
+        axes.sharey(panels[0])
+    panels[0].autoscale(axis="y")
 
 
 def plot(axes: Axes, curve: Sequence[float | None], quantity: str, **style: Any) -> None:
@@ -603,7 +607,7 @@ def main() -> None:
     for path in paths:
         try:
             drawn = draw(json.loads(path.read_text()), path.parent)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             damaged.append(f"{path} is damaged ({error})")
             continue
         print(f"{path.parent}: {', '.join(figure.name for figure in drawn)}")

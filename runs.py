@@ -17,6 +17,7 @@ from typing import Any
 from errors import UserError
 
 NETWORKS = ("BaselineNet", "DropoutNet", "BatchNormNet")
+DATASETS = ("cifar10", "digits")
 SPLITS = ("standard", "halves", "swapped halves")
 AUGMENTATIONS = ("flip", "crop")
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # one number an epoch each
@@ -61,7 +62,7 @@ class Run:
         else:
             rates = check("learning_rate", rates)
         object.__setattr__(self, "learning_rate", rates)
-        for field, known in (("network", NETWORKS), ("split", SPLITS)):
+        for field, known in (("network", NETWORKS), ("dataset", DATASETS), ("split", SPLITS)):
             if getattr(self, field) not in known:
                 raise UserError(f"{field} = {getattr(self, field)!r}: choose {', '.join(known)}")
         if not set(self.augmentation) <= set(AUGMENTATIONS):
@@ -103,13 +104,26 @@ class Run:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """The fields of a run that differ from their defaults, ready for JSON."""
+    """The fields of a run that differ from their defaults, ready for JSON: what its name says."""
     settings = {}
     for field in dataclasses.fields(run):
         value = getattr(run, field.name)
         if value != field.default:
             value = settings_of(value) if isinstance(value, Run) else value
             settings[field.name] = list(value) if isinstance(value, tuple) else value
+    return settings
+
+
+def all_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """What settings_of() gave, with the defaults filled in again, here and in where it starts."""
+    defaults = {
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in dataclasses.fields(Run)
+        if field.default is not dataclasses.MISSING
+    }
+    settings = defaults | settings
+    if settings["start"] is not None:
+        settings["start"] = all_settings(settings["start"])
     return settings
 
 

@@ -18,7 +18,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +157,13 @@ class Store:
         Raises UserError where another process is training one of them.
         """
         when = time.strftime("%Y-%m-%d_%H-%M-%S")
-        for run in runs:
-            paths = self._find(f"runs/{self._stem(run)}.json")
-            paths += self._find(f"checkpoints/{run.trajectory}_epochs=*_code={self.code}.pt")
-            with self.claim(run) as mine:
-                if not mine:
+        with ExitStack() as claims:
+            for run in runs:
+                if not claims.enter_context(self.claim(run)):
                     raise UserError(f"another process is training {run.label}: stop it first")
+            for run in runs:
+                paths = self._find(f"runs/{self._stem(run)}.json")
+                paths += self._find(f"checkpoints/{run.trajectory}_epochs=*_code={self.code}.pt")
                 for path in paths:
                     target = path.parent.parent / "replaced" / when / path.name
                     try:

@@ -5,23 +5,19 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from scipy.special import stdtrit
 from tabulate import tabulate
 
-from runs import CURVES
+from errors import UserError
+from runs import CURVES, all_settings
 from store import write
 
-NOT_IN_SUMMARY = (
-    "run",
-    "code",
-    "environment",
-    "trained",
-    "gradients",
-)  # of a run: the summary tells it once
+# what a summary's runs leave out, as their group or the whole summary tells it
+NOT_IN_SUMMARY = ("run", "code", "environment", "trained", "gradients")
 
 Record = dict[str, Any]  # a finished run, as it stands in its file
 
@@ -31,29 +27,34 @@ def summarise(
     description: str,
     settings: dict[str, Any],
     groups: dict[str, list[Record]],
+    candidates: Sequence[str] | None = None,
     rehearsal: bool = False,
 ) -> dict[str, Any]:
     """The content of summary.json: every group of runs with its mean, spread and runs.
 
-    The description's first paragraph is the question, its second the method.
+    The description's first paragraph is the question, its second the method. candidates are the
+    labels that the best is chosen from, as settings that differ in more than what is studied (in
+    length, or in the images that they are validated on) cannot be ranked; by default all.
     """
     records = [record for group in groups.values() for record in group]
-    question, method = (" ".join(part.split()) for part in description.split("\n\n")[:2])
+    paragraphs = [" ".join(part.split()) for part in description.split("\n\n")]
     summary = {
         "experiment": experiment,
-        "question": question,
-        "method": method,
+        "question": paragraphs[0],
+        "method": paragraphs[1] if len(paragraphs) > 1 else "",
         "rehearsal": rehearsal,
         "settings": settings,
-        "code": shared([record["code"] for record in records]),
+        "code": common([record["code"] for record in records]),
         "environment": {
-            key: shared([record["environment"][key] for record in records])
+            key: common([record["environment"][key] for record in records])
             for key in records[0]["environment"]
         },
         "seconds": wall_seconds(records),
         "groups": [summarise_group(label, records) for label, records in groups.items()],
     }
-    return summary | {"best": best(summary["groups"])}
+    candidates = list(groups) if candidates is None else list(candidates)
+    ranked = [group for group in summary["groups"] if group["label"] in candidates]
+    return summary | {"candidates": candidates, "best": best(ranked)}
 
 
 def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
@@ -64,14 +65,14 @@ def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
         name: [spread([record[name][epoch] for record in sound]) for epoch in epochs]
         for name in CURVES
     }
-    gaps = [record["train_accuracy"][-1] - record["val_accuracy"][-1] for record in sound]
+    gaps = [generalisation_gap(record) for record in sound]
     test_loss = spread([record["test_loss"] for record in sound])
     gradients = {}
     if any(record.get("gradients") for record in sound):
         gradients["gradients"] = summarise_gradients([record["gradients"] for record in sound])
     return {
         "label": label,
-        "settings": {k: v for k, v in records[0]["run"].items() if k != "seed"},
+        "settings": without_seed(all_settings(records[0]["run"])),
         "seeds": [record["seed"] for record in records],
         "diverged": len(records) - len(sound),
         "mean": {name: [point["mean"] for point in curve] for name, curve in curves.items()},
@@ -84,6 +85,22 @@ def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
             {key: value for key, value in record.items() if key not in NOT_IN_SUMMARY}
             for record in records
         ],
+    }
+
+
+def generalisation_gap(record: Record) -> float | None:
+    """Training minus validation accuracy at the last epoch; None for a run that diverged."""
+    if record["diverged_at_epoch"] is not None:
+        return None
+    return record["train_accuracy"][-1] - record["val_accuracy"][-1]
+
+
+def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as all runs of a group have them, those of the runs they start from, too."""
+    return {
+        key: without_seed(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key != "seed"
     }
 
 
@@ -160,10 +177,23 @@ def best(groups: Sequence[dict[str, Any]]) -> str | None:
     return max(sound, key=lambda group: group["mean"]["val_accuracy"][-1])["label"]
 
 
-def shared(values: Sequence[Any]) -> Any:
+def best_label(groups: dict[str, list[Record]]) -> str:
+    """The label of the best of several groups of records. Raises UserError if all diverged."""
+    found = best([summarise_group(label, records) for label, records in groups.items()])
+    if found is None:
+        raise UserError(f"every run of {', '.join(groups)} diverged: lower the learning rate")
+    return found
+
+
+def common(values: Iterable[Any]) -> Any:
     """The value that all have, or the list of the different ones."""
     different = list(dict.fromkeys(values))
     return different[0] if len(different) == 1 else different
+
+
+def in_words(value: Any) -> str:
+    """What common() found, for a sentence."""
+    return " and ".join(str(item) for item in (value if isinstance(value, list) else [value]))
 
 
 def wall_seconds(records: Sequence[Record]) -> float:
@@ -224,15 +254,17 @@ def _plus_minus(mean: float | None, std: float | None, scale: float, digits: int
 def notes(summary: dict[str, Any]) -> str:
     """What a reader must know beside a table: data, length, seeds, units, device and code."""
     groups = summary["groups"]
-    epochs = shared([len(group["mean"]["train_loss"]) for group in groups])
-    seeds = shared([len(group["seeds"]) for group in groups])
+    epochs = in_words(common(len(group["mean"]["train_loss"]) for group in groups))
+    seeds = in_words(common(len(group["seeds"]) for group in groups))
+    dropout = any(group["settings"]["dropout_rate"] for group in groups)
     rehearsal = "REHEARSAL on scikit-learn's handwritten digits, not a finding. "
     return (
         f"{rehearsal * summary['rehearsal']}{epochs} epochs, {seeds} seeds. After the last epoch: "
         "mean ± sample standard deviation over the seeds that did not diverge; accuracies (acc.) "
-        "in percent, losses in nats; gap: training minus validation accuracy in percentage points; "
+        "in percent, losses in nats; gap: training minus validation accuracy in percentage points"
+        f"{', training being measured with dropout on' * dropout}; "
         "95% CI: half-width of Student's interval of the mean test accuracy. "
-        f"Device {summary['environment']['device']}, code {summary['code']}."
+        f"Device {in_words(summary['environment']['device'])}, code {in_words(summary['code'])}."
     )
 
 

@@ -50,15 +50,15 @@ def train(
     if device is not None or todo:
         devices = worker_devices(device, len(todo))
     folder = check_data(todo)
-    if fresh:
-        store.replace(runs)
-    sources = {run.start for run in todo if run.start}
+    sources = list(dict.fromkeys(run.start for run in todo if run.start))
     if missing := [run for run in sources if not store.is_finished(run, weights=True)]:
         print(f"needed   trained networks to start from: {len(missing)} are not there")
         train(missing, store, device, weights=True)
     for run in sources:
         if store.load_weights(run) is None:
             raise UserError(f"{run.label} diverged, so that no run can start from it")
+    if fresh:
+        store.replace(runs)
     print(f"runs     {len(runs)}, of which {len(runs) - len(todo)} are finished")
     if older := store.older_code(todo):
         print(
@@ -129,6 +129,14 @@ def check_data(runs: Sequence[Run]) -> Path | None:
                 f"BATCH_SIZE = {run.batch_size}: must be at most the {training_images:,} images of "
                 "the training split (edit it at the top of the script)"
             )
+        if run.network == "BatchNormNet" and 1 in (
+            run.batch_size,
+            training_images % run.batch_size,
+        ):
+            raise UserError(
+                f"BATCH_SIZE = {run.batch_size}: leaves a last batch of one image, which batch "
+                "normalisation cannot train on (edit it at the top of the script)"
+            )
     return download.cifar10(HERE / "data") if runs[0].dataset == "cifar10" else None
 
 
@@ -178,7 +186,7 @@ def _follow(processes: dict[Connection, Any], progress: "Progress") -> None:
                 worker = running.pop(pipe)
                 worker.join()
                 if worker.exitcode:
-                    died.append(_obituary(worker, current.get(pipe)))
+                    died.append(_how_it_died(worker, current.get(pipe)))
                 continue
             if kind == "error":
                 raise UserError(words[0])
@@ -189,12 +197,12 @@ def _follow(processes: dict[Connection, Any], progress: "Progress") -> None:
                 progress.update(*words)
     if died:
         raise UserError(
-            f"{'; '.join(died)}; the runs of the other processes are kept, and the same command "
-            "goes on"
+            f"{'; '.join(died)}; the runs of the other processes are kept: start again, without "
+            "--fresh, to go on"
         )
 
 
-def _obituary(worker: Any, run: Run | None) -> str:
+def _how_it_died(worker: Any, run: Run | None) -> str:
     code = worker.exitcode
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
     doing = f"while training {run.label}" if run else "before it trained anything"

@@ -9,6 +9,7 @@ import exp1_scheduler
 import exp2_dropout
 import exp2_transfer
 import exp3_gradients
+import experiment
 from schedules import exponential_decay, inverse_time, step_decay
 
 
@@ -54,7 +55,12 @@ def test_experiment_1_2():
     for run in flat(groups):
         assert (run.network, run.split, run.epochs) == ("BaselineNet", "standard", 50)
         assert run.seed in [run.seed for run in flat(exp1_lr.runs())]
-    assert len(exp1_scheduler.candidate_schedules()) == 6
+    candidates = exp1_scheduler.candidate_schedules()
+    assert candidates["inverse time, k = 0.25 (trained)"] == list(smooth)
+    assert candidates["step (trained)"] == list(steps)
+    # in the last of 50 epochs: 0.1 / 5.9, 0.1 / 3.45, four halvings, two tenths, 0.95 to the 49th
+    last = [rates[-1] for name, rates in candidates.items() if "trained" not in name]
+    assert last == pytest.approx([0.016949, 0.028986, 0.00625, 0.001, 0.0080997], rel=1e-4)
 
 
 def test_experiment_2_1():
@@ -89,11 +95,30 @@ def test_experiment_3():
         assert run.gradient_statistics
         assert (run.learning_rate, run.epochs, run.split) == (0.05, 30, "standard")
         assert run.dropout_rate == (0.6 if run.network == "DropoutNet" else 0)
-    assert watched["BaselineNet, gradients"][0].seed == 1984
+    seeds = [run.seed for run in watched["BaselineNet, gradients"]]
+    assert seeds[0] == 1984
+    assert len(set(seeds)) == 5
     for run in flat(performance):
         assert (run.learning_rate, run.epochs, run.seed in (1, 2, 3, 4, 5)) == (0.05, 50, True)
     # 3.4's BaselineNet is experiment 1.1's: the same runs, trained once
     assert performance["BaselineNet"] == exp1_lr.runs()["lr=0.05"]
+
+
+def test_smoothing_windows_are_the_studys():
+    windows = (5, 3, 3, 3, 5)
+    scripts = (exp1_lr, exp1_scheduler, exp2_dropout, exp2_transfer, exp3_gradients)
+    for script, window in zip(scripts, windows, strict=True):
+        assert script.constants()["SMOOTHING_WINDOW"] == window
+
+
+def test_a_rehearsal_goes_through_the_whole_schedule():
+    (smooth, steps) = experiment.rehearsal(exp1_scheduler.runs()).values()
+    assert len(smooth) == experiment.QUICK_SEEDS
+    assert len(smooth[0].learning_rate) == smooth[0].epochs == experiment.QUICK_EPOCHS
+    assert len(set(steps[0].learning_rate)) == 5
+    sources = exp2_dropout.runs()
+    retrained = experiment.rehearsal({"x": exp2_transfer.runs(sources["dropout=0"])})["x"]
+    assert [run.start for run in retrained] == experiment.rehearsal(sources)["dropout=0"]
 
 
 def test_no_image_is_both_trained_and_validated_on():

@@ -37,7 +37,7 @@ def test_a_difference_is_judged_by_its_interval(mean, interval, words):
 
 def test_too_few_seeds_conclude_nothing():
     assert "nothing can be concluded" in difference(pair(0.02, None))
-    assert "no seed got to the end" in difference(pair(None, None))
+    assert "no seed is in both" in difference(pair(None, None))
 
 
 def test_sentences_follow_from_the_groups():
@@ -48,18 +48,28 @@ def test_sentences_follow_from_the_groups():
     }
     found = sentences(summary_of(groups))
     assert found[0] == (
-        "**lr=0.05** has the highest mean validation accuracy, 81.00%; its mean test accuracy is "
-        "73.00% ± 25.41 (95% interval)."
+        "Among all, **lr=0.05** has the highest mean validation accuracy, 81.00% (standard "
+        "deviation 1.41); its mean test accuracy is 73.00% (standard deviation 2.83, 95% interval "
+        "of the mean ± 25.41)."
     )
     assert found[1].startswith("lr=0.05 minus lr=0.1: +13.00 points (+13.00 to +13.00, 2 seeds)")
     assert found[1].endswith("lr=0.05 is better.")
     assert "lr=0.05 minus lr=0.01: +21.00 points, from one seed" in found[2]
     assert found[3] == (
-        "The generalisation gap is widest for lr=0.1, 25.00 points, and narrowest for lr=0.01, "
-        "5.00 points."
+        "Among all, the generalisation gap is widest for lr=0.1, 25.00 points (standard deviation "
+        "7.07, 95% interval of the mean ± 63.53), and narrowest for lr=0.01, 5.00 points."
     )
     assert found[4] == "Diverged, and left out of every mean: 1 of 2 runs of lr=0.01."
     assert sentences(summary_of({"x": [record(1, 0.9, diverged_at=0)]})) == ["Every run diverged."]
+
+
+def test_only_candidates_are_ranked():
+    groups = {"a": [record(1, 0.6)], "b": [record(1, 0.7)], "c": [record(1, 0.9, train=0.5)]}
+    summary = summarise("e", "Why?", {}, groups, ["a", "b"])
+    found = sentences(summary)
+    assert found[0].startswith("Among a and b, **b** has the highest mean validation accuracy")
+    assert "narrowest for b, 20.00 points." in found[-1]
+    assert "The best rate above zero is x." in sentences(summary | {"best_with_dropout": "x"})
 
 
 def test_an_experiments_own_comparisons_are_told():
@@ -85,6 +95,8 @@ def test_the_page_holds_every_experiment_and_only_figures_that_exist(tmp_path):
     assert "lr=0.1.png" not in text
     assert "left_over" not in text
     assert "| lr=0.1 (best)" in text
+    assert "\nSo.\n" in text  # the method
+    assert "2 epochs, 1 seeds" in text  # the notes
     assert "REHEARSAL" not in text
 
 

@@ -186,6 +186,8 @@ def transfer():
     for records in groups.values():
         for seed in records:
             seed["report"] = {"cat": {"f1-score": 0.3 * seed["seed"]}, "dog": {"f1-score": 0.5}}
+            seed["report"]["accuracy"] = 0.5
+            seed["confusion_matrix"] = [[1, 0], [0, 1]]
     summary = summarise("exp2_transfer", "Question?\n\nMethod.", {"SMOOTHING_WINDOW": 3}, groups)
     pair = (labels[4], groups[labels[4]], labels[3], groups[labels[3]])
     return summary | {"comparisons": [compare(*pair)]}
@@ -203,6 +205,9 @@ def test_results_show_every_setting_with_seeds_mean_and_interval(transfer):
         [61.5 - 12.7062 / 2, 61.5 + 12.7062 / 2], rel=1e-4
     )
     assert gap.containers[0].lines[0].get_xdata() == pytest.approx([30])
+    assert list(gap.get_lines()[0].get_xdata()) == pytest.approx([30, 30])
+    faces = [container.lines[0].get_markerfacecolor() for container in accuracy.containers]
+    assert [face == "white" for face in faces] == [False, False, False, True, True]
     assert "percentage points" in gap.get_xlabel()
 
 
@@ -244,6 +249,7 @@ def watched():
     parameters = ["conv1.weight", "fc2.bias", "bn1.weight"]
 
     def gradients(scale):
+        """Statistics that grow with scale."""
         pooled = {"mean": [1 * scale, 2 * scale, 3 * scale], "std": [4 * scale] * 3}
         return {
             "parameters": parameters,
@@ -255,12 +261,12 @@ def watched():
         }
 
     groups = {}
-    for network in ("BaselineNet", "BatchNormNet"):
+    for network, factor in (("BaselineNet", 100.0), ("BatchNormNet", 1.0)):
         groups[f"{network}, gradients"] = [
-            record(seed, 0.6, gradients=gradients(float(seed))) for seed in (1, 3)
+            record(seed, 0.6, gradients=gradients(factor * seed)) for seed in (1, 3)
         ]
         for seed in groups[f"{network}, gradients"]:
-            seed["run"] = seed["run"] | {"network": network}
+            seed["run"] = seed["run"] | {"network": network, "gradient_statistics": True}
     settings = {"SMOOTHING_WINDOW": 3}
     return summarise("exp3_gradients", "Question?\n\nMethod.", settings, groups)
 
@@ -282,15 +288,19 @@ def test_gradients_are_grouped_by_window_and_ordered_by_layer(watched):
 def test_networks_stand_side_by_side_on_one_scale(watched):
     panels = draw(watched, "gradients_compared").axes
     assert [axes.get_title() for axes in panels] == ["BaselineNet", "BatchNormNet"] * 2
-    assert panels[0].get_ylim() == panels[1].get_ylim()
-    assert panels[2].get_ylim() == panels[3].get_ylim()
+    for row in (panels[:2], panels[2:]):
+        assert row[0].get_ylim() == row[1].get_ylim()
+        heights = [patch.get_height() for axes in row for patch in axes.patches]
+        assert row[0].get_ylim()[1] > max(heights)
+    assert max(patch.get_height() for patch in panels[0].patches) == 600
+    assert min(patch.get_height() for patch in panels[1].patches) == 2
 
 
 def test_the_heat_map_shows_layer_by_epoch(watched):
     figure = draw(watched, "gradients_by_epoch")
     image = figure.axes[0].get_images()[0]
-    assert np.asarray(image.get_array()).tolist() == [[2, 4]] * 3
-    assert image.norm.vmax == 4
+    assert np.asarray(image.get_array()).tolist() == [[200, 400]] * 3
+    assert image.norm.vmax == 400
     assert image.norm is figure.axes[1].get_images()[0].norm
     assert figure.axes[0].get_xlabel() == "epoch"
 
@@ -306,10 +316,15 @@ def test_mistakes_show_the_images_themselves(summary):
     assert figure.axes[0].get_title() == "3, taken for\n8 (98.7%)"
     assert np.array_equal(figure.axes[0].get_images()[0].get_array(), images[5])
     assert np.array_equal(figure.axes[1].get_images()[0].get_array(), images[0])
-    assert draw(summary | {"rehearsal": True}, "mistakes") is not None
 
 
 def test_mistakes_need_the_data(summary, monkeypatch, tmp_path):
     summary["groups"][4]["runs"][2]["most_confident_mistakes"] = [{"image": 5}]
     monkeypatch.setenv("CIFAR10_DIR", str(tmp_path))
     assert draw(summary, "mistakes") is None
+
+
+def test_networks_whose_gradients_all_diverged_are_left_out(watched):
+    for group in watched["groups"]:
+        del group["gradients"]
+    assert not [name for name in plots.figures(watched) if "gradients" in name]

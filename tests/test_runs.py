@@ -97,6 +97,7 @@ def test_a_schedule_is_one_rate_an_epoch(a_run):
         {"learning_rate": [0.1, 0]},
         {"network": "ResNet"},
         {"split": "thirds"},
+        {"dataset": "cifar100"},
         {"network": "DropoutNet", "dropout_rate": 1},
         {"network": "DropoutNet", "dropout_rate": -0.1},
         {"dropout_rate": 0.5},

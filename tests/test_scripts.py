@@ -328,7 +328,7 @@ def test_damaged_files_are_named_and_trained_again(another, finished):
 def test_the_scheduler_shares_what_experiment_1_1_trains(another, finished):
     """One of 1.1's runs is missing: 1.2 trains just that one, and 1.1 finds it done."""
     next((another.results / "runs").glob("*lr=0.05_seed=2*")).unlink()
-    another.edit("exp1_scheduler.py", EPOCHS=3, SEEDS=[1, 2])
+    another.edit("exp1_scheduler.py", EPOCHS=3, SEEDS=[1, 2], STEP_EPOCHS=1)
     done = another.run("--quick", script="exp1_scheduler.py")
     assert done.returncode == 0, done.stderr
     assert "what exp1_lr.py trains" in done.stdout
@@ -356,8 +356,11 @@ def transferred(finished, tmp_path_factory) -> Project:
     """Experiment 2.2 after the small sweep of 1.1, training 2.1 itself."""
     project = Project(tmp_path_factory.mktemp("transfer") / "project")
     shutil.copytree(finished.folder, project.folder, dirs_exist_ok=True)
-    project.edit("exp2_dropout.py", EPOCHS=3, SEEDS=[1, 2], DROPOUT_RATES=[0, 0.4])
+    project.edit("exp2_dropout.py", EPOCHS=3, SEEDS=[1, 2], DROPOUT_RATES=[0, 0.9, 0.4])
     project.edit("exp2_transfer.py", EPOCHS=2, SEEDS=[1, 2])
+    done = project.run("--quick", script="exp2_dropout.py")
+    assert done.returncode == 0, done.stderr
+    assert "best with dropout: dropout=0.4" in done.stdout
     done = project.run("--quick", script="exp2_transfer.py")
     assert done.returncode == 0, done.stderr
     return project
@@ -378,7 +381,16 @@ def test_transfer_compares_all_the_study_asks_for(transferred, finished):
         "retrained, dropout=0",
         "retrained, dropout=0.4",
     ]
-    assert len(summary["comparisons"]) == 5
+    assert summary["candidates"] == ["retrained, dropout=0", "retrained, dropout=0.4"]
+    assert summary["groups"][3]["settings"]["start"]["split"] == "halves"
+    assert "seed" not in summary["groups"][3]["settings"]["start"]
+    assert [(pair["label"], pair["minus"]) for pair in summary["comparisons"]] == [
+        ("retrained, dropout=0.4", "retrained, dropout=0"),
+        ("retrained, dropout=0", "dropout=0"),
+        ("retrained, dropout=0.4", "dropout=0.4"),
+        ("retrained, dropout=0.4", f"untouched, {best}"),
+        ("dropout=0.4", "dropout=0"),
+    ]
     for group in summary["groups"]:
         assert group["seeds"] == [1, 2]
         assert all("f1-score" in run["report"]["7"] for run in group["runs"])
@@ -423,6 +435,10 @@ def test_gradients_from_the_command_line(tmp_path):
     assert len(groups["BatchNormNet, gradients"]["gradients"]["parameters"]) == 18
     assert len(groups["BaselineNet, gradients"]["gradients"]["history"]["mean"]) == 2
     assert len(groups["BatchNormNet"]["mean"]["val_loss"]) == 1
+    assert summary["candidates"] == ["BaselineNet", "BatchNormNet"]
+    (pair,) = summary["comparisons"]
+    assert (pair["label"], pair["minus"]) == ("BatchNormNet", "BaselineNet")
+    assert len(list(project.results_of("exp1_lr").glob("runs/*"))) == 1  # shared with 1.1
     for name in ("gradients_DropoutNet", "gradients_compared", "gradients_by_epoch"):
         assert (folder / f"{name}.png").exists()
 
@@ -432,6 +448,9 @@ def test_gradients_from_the_command_line(tmp_path):
     [
         ("exp1_scheduler.py", "DECAY_RATE", -1),
         ("exp1_scheduler.py", "STEP_EPOCHS", 0),
+        ("exp1_scheduler.py", "STEP_EPOCHS", 50),
+        ("exp2_transfer.py", "SEEDS", [1, 9]),
+        ("exp3_gradients.py", "BATCH_SIZE", 19),
         ("exp2_dropout.py", "DROPOUT_RATES", [0, 1]),
         ("exp2_dropout.py", "LEARNING_RATE", 0),
         ("exp2_transfer.py", "SEEDS", []),
@@ -442,7 +461,28 @@ def test_gradients_from_the_command_line(tmp_path):
 def test_a_bad_constant_of_any_script_is_named(script, constant, value, project):
     line = one_line(project.edit(script, **{constant: value}).run("--quick", script=script))
     assert line.startswith(constant)
-    assert f"edit it at the top of {script}" in line
+
+
+@pytest.mark.parametrize(
+    ("constant", "value"), [("LEARNING_RATES", ["0.1"]), ("SEEDS", 5), ("SEEDS", []), ("EPOCHS", 0)]
+)
+def test_a_bad_constant_of_a_script_that_another_needs_is_named(constant, value, project):
+    line = one_line(project.edit(**{constant: value}).run("--quick", script="exp1_scheduler.py"))
+    assert line.startswith(constant)
+    assert "edit it at the top of exp1_lr.py" in line
+
+
+def test_code_edited_between_two_sweeps_of_a_script_is_noticed(another):
+    """exp1_scheduler.py sweeps twice: the two must not come from different code."""
+    another.edit("exp1_scheduler.py", EPOCHS=3, SEEDS=[1, 2], STEP_EPOCHS=1)
+    path = another.folder / "exp1_scheduler.py"
+    text = path.read_text()
+    before = "    fixed_best = best_label(fixed)\n"
+    assert before in text
+    edit = "    __import__('pathlib').Path('models.py').open('a').write('EDITED = 1')\n"
+    path.write_text(text.replace(before, edit + before))
+    assert "edited" in one_line(another.run("--quick", script="exp1_scheduler.py"))
+    assert not (another.results_of("exp1_scheduler") / "summary.json").exists()
 
 
 def test_figures_are_redrawn_without_training(another, finished):

@@ -224,10 +224,11 @@ def test_replacing_takes_the_checkpoints_of_other_lengths_too(kept, a_run):
     assert store.load_result(run) is not None
 
 
-def test_what_another_process_trains_is_not_replaced(kept):
+def test_what_another_process_trains_is_not_replaced(kept, a_run):
     store, run = kept
-    with store.claim(run), pytest.raises(UserError, match="another process is training"):
-        Store(store.root, "exp").replace([run])
+    held = a_run(seed=2)
+    with store.claim(held), pytest.raises(UserError, match="another process is training"):
+        Store(store.root, "exp").replace([run, held])
     assert store.load_result(run) is not None
 
 

@@ -7,7 +7,18 @@ import math
 import pytest
 
 import summary as summaries
-from summary import best, compare, shared, spread, summarise, summarise_group, wall_seconds
+from errors import UserError
+from summary import (
+    best,
+    best_label,
+    common,
+    compare,
+    in_words,
+    spread,
+    summarise,
+    summarise_group,
+    wall_seconds,
+)
 
 ENVIRONMENT = {"torch": "2", "python": "3", "device": "cpu", "git_commit": "c", "git_dirty": False}
 
@@ -53,7 +64,9 @@ def test_spread_of_too_few():
 
 
 def test_a_group_keeps_the_contract():
-    group = summarise_group("lr=0.1", [record(1, 0.6, 0.58), record(2, 0.7, 0.62)])
+    group = summarise_group(
+        "lr=0.1", [record(1, 0.6, 0.58, test_loss=1.0), record(2, 0.7, 0.62, test_loss=1.5)]
+    )
     assert group["label"] == "lr=0.1"
     assert group["seeds"] == [1, 2]
     assert group["settings"]["learning_rate"] == 0.1
@@ -63,7 +76,7 @@ def test_a_group_keeps_the_contract():
     assert group["mean"]["train_loss"] == [2.0, 1.0]
     assert group["test_accuracy"]["mean"] == pytest.approx(0.60)
     assert group["test_accuracy"]["std"] == pytest.approx(math.sqrt(0.0008))
-    assert group["test_loss"] == {"mean": 1.25, "std": 0.0}
+    assert group["test_loss"] == {"mean": 1.25, "std": pytest.approx(math.sqrt(0.125))}
     assert group["gap"]["mean"] == pytest.approx(0.9 - 0.65)
     assert group["runs"][1]["test_accuracy"] == 0.62
     assert {"seed", "train_loss", "val_accuracy", "report"} <= group["runs"][0].keys()
@@ -100,9 +113,40 @@ def test_wall_time_is_the_union_of_intervals():
     assert wall_seconds(records) == 25.0
 
 
-def test_shared_values():
-    assert shared(["cpu", "cpu"]) == "cpu"
-    assert shared(["cpu", "NVIDIA H200", "cpu"]) == ["cpu", "NVIDIA H200"]
+def test_common_values():
+    assert common(["cpu", "cpu"]) == "cpu"
+    assert common(["cpu", "NVIDIA H200", "cpu"]) == ["cpu", "NVIDIA H200"]
+    assert in_words(common([30, 50])) == "30 and 50"
+    assert in_words(common([30])) == "30"
+
+
+def test_the_best_is_chosen_from_the_candidates():
+    groups = {"long": [record(1, 0.7)], "short": [record(1, 0.8)], "other": [record(1, 0.6)]}
+    assert summarise("e", "Q", {}, groups)["best"] == "short"
+    assert summarise("e", "Q", {}, groups, ["long", "other"])["best"] == "long"
+    assert best_label(groups) == "short"
+    with pytest.raises(UserError, match=r"every run of x diverged"):
+        best_label({"x": [record(1, 0.6, diverged_at=0)]})
+
+
+def test_a_groups_settings_are_complete_and_those_of_all_its_runs():
+    start = {"network": "DropoutNet", "seed": 1, "split": "halves", "dropout_rate": 0.4}
+    run = {"network": "DropoutNet", "seed": 1, "split": "swapped halves", "start": start}
+    settings = summarise_group("x", [record(1, 0.6, run=run)])["settings"]
+    assert settings["dropout_rate"] == settings["momentum"] == 0
+    assert settings["start"]["dropout_rate"] == 0.4
+    assert "seed" not in settings
+    assert "seed" not in settings["start"]
+
+
+def test_notes_say_what_differs_and_when_dropout_is_on():
+    groups = {"a": [record(1, 0.6)], "b": [record(1, 0.6, diverged_at=0), record(2, 0.6)]}
+    text = summaries.notes(summarise("e", "Q", {}, groups))
+    assert "2 epochs, 1 and 2 seeds" in text
+    assert "dropout" not in text
+    run = {"network": "DropoutNet", "seed": 1, "split": "halves", "dropout_rate": 0.4}
+    text = summaries.notes(summarise("e", "Q", {}, {"a": [record(1, 0.6, run=run)]}))
+    assert "training being measured with dropout on" in text
 
 
 @pytest.fixture
