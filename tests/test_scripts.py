@@ -21,6 +21,11 @@ from conftest import ROOT, cifar10_root
 SMALL = {"EPOCHS": 3, "SEEDS": [1, 2], "LEARNING_RATES": [0.1, 0.05]}
 
 
+def answer_ctrl_c() -> None:
+    """As in a terminal, even where the tests themselves run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Project:
     """A copy of the project, to edit and to run."""
 
@@ -49,6 +54,7 @@ class Project:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=answer_ctrl_c,
         )
 
     def run(self, *options: str, script: str = "exp1_lr.py") -> subprocess.CompletedProcess:

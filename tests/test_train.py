@@ -180,6 +180,9 @@ def test_seeds_and_epochs_draw_differently(a_run):
     assert draws.noise.mean().item() == pytest.approx(0.5, abs=0.01)
     assert draws.flip.float().mean().item() == pytest.approx(0.5, abs=0.05)
     assert sorted(set(draws.shift.flatten().tolist())) == list(range(-4, 5))
+    later = train.draw(a_run(augmentation=("flip", "crop")), 1, 4_000, 64)
+    for first, second in zip(draws, later, strict=True):
+        assert not torch.equal(first, second)
     plain = train.draw(a_run(), 0, 4_000, 0)
     assert torch.equal(plain.order, draws.order)  # augmentation leaves the order alone
     assert not plain.flip.any()
