@@ -226,6 +226,9 @@ def test_more_epochs_go_on_from_fewer(a_run, digits, store, tmp_path):
     assert numbers(extended) == numbers(whole)
     assert extended["val_loss"][:2] == first["val_loss"]
     assert store.load_result(short) == first
+    started.clear()
+    train.train([a_run(epochs=5)], digits, store, lambda _, done: started.append(done))
+    assert started[0] == 4  # of the two that it could go on from, the one that got further
     (shorter,) = train_and_load([a_run(epochs=1)], digits, store)  # none is short enough for it
     assert shorter["val_loss"] == first["val_loss"][:1]
 
