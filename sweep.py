@@ -269,8 +269,8 @@ class Progress:
             train, val = self.sizes[run]
             images += (run.epochs - done) * (train + val / 3)
         minutes = images / rate / 60
-        if minutes < 1:
-            time_left = "less than a minute"
+        if minutes < 2:
+            time_left = f"about {60 * minutes:.0f} seconds"
         elif minutes < 90:
             time_left = f"about {minutes:.0f} minutes"
         else:
