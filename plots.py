@@ -310,6 +310,7 @@ def schedules(summary: Summary) -> Figure:
             label=name,
         )
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("learning rate")
     axes.set_yscale("log")
     figure.legend(loc="outside right upper", frameon=False)
