@@ -303,7 +303,7 @@ def test_a_worker_that_dies_is_named_and_the_others_go_on(project, finished):
     os.kill(victim, signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     done = subprocess.CompletedProcess([], process.returncode, out, err.splitlines()[-1])
-    assert re.search(rf"process {victim} died .*SIGKILL.*the same command goes on", one_line(done))
+    assert re.search(rf"process {victim} died .*SIGKILL.*start again", one_line(done))
     assert project.run("--quick").returncode == 0
     assert project.summary() == finished.summary()
 
