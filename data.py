@@ -81,21 +81,28 @@ def load_digits() -> Dataset:
     return Dataset(images[:n], labels[:n].long(), images[n:], labels[n:].long(), names)
 
 
-def split_indices(split: str, n: int) -> tuple[Tensor, Tensor]:
+def split_indices(split: str, n: int, overfit_images: int = 0) -> tuple[Tensor, Tensor]:
     """Indices to train on and to validate on, (n_train,) and (n_val,) int64, disjoint.
 
-    The permutation depends on SPLIT_SEED alone, never on a run's seed. RandomState, because numpy
-    promises that its stream stays the same in every version.
+    With overfit_images, both are the first so many to train on. The permutation depends on
+    SPLIT_SEED alone, never on a run's seed. RandomState, because numpy promises that its stream
+    stays the same in every version.
     """
     permutation = torch.from_numpy(np.random.RandomState(SPLIT_SEED).permutation(n)).long()
     first, last = (round(n * fraction) for fraction in TRAINING_FRACTIONS[split])
+    if overfit_images:
+        few = permutation[first:last][:overfit_images]
+        return few, few
     return permutation[first:last], torch.cat([permutation[:first], permutation[last:]])
 
 
-def split_sizes(dataset: str, split: str) -> tuple[int, int]:
+def split_sizes(dataset: str, split: str, overfit_images: int = 0) -> tuple[int, int]:
     """How many images a split trains on and validates on, without loading them."""
     n = TRAINING_IMAGES[dataset]
     first, last = (round(n * fraction) for fraction in TRAINING_FRACTIONS[split])
+    if overfit_images:
+        few = min(overfit_images, last - first)
+        return few, few
     return last - first, n - (last - first)
 
 

@@ -5,6 +5,7 @@ element in the two windows of steps, all in double precision on the device that 
 deviations are sample standard deviations.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,59 +14,67 @@ from torch import Tensor, nn
 WINDOW = 5  # steps and epochs in the first and the last window
 
 
+@torch.no_grad()
+def moments(gradients: Sequence[Tensor]) -> Tensor:
+    """Sums of |g| and of g² over the elements of each run's tensors, (2, runs, tensors) float64.
+
+    gradients: one tensor (runs, *shape) for each parameter.
+    """
+    flat = [gradient.flatten(1) for gradient in gradients]
+    norm = torch.linalg.vector_norm
+    sums = torch.stack([norm(g, 1, dim=1, dtype=torch.float64) for g in flat], 1)
+    squares = torch.stack([norm(g, 2, dim=1, dtype=torch.float64) for g in flat], 1).square()
+    return torch.stack([sums, squares])
+
+
 class GradientStatistics:
     """Watches the gradients of a network's trainable parameters during one run.
 
-    Call observe() after every backward pass and end_epoch() after every epoch.
+    Whoever trains adds the moments of every step to epoch_sums, (2, tensors), calls observe() after
+    the backward pass of a step in a window, and end_epoch() after every epoch.
     """
 
     def __init__(self, network: nn.Module, epochs: int, steps_per_epoch: int) -> None:
         trainable = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in trainable]
-        self.parameters = [parameter for _, parameter in trainable]
+        self.sizes = torch.tensor([p.numel() for _, p in trainable], dtype=torch.float64)
         self.steps_per_epoch = steps_per_epoch
         self.steps = epochs * steps_per_epoch
-        self.step = 0
         self.history: list[Tensor] = []  # an epoch each: (2, tensors), sums of |g| and of g²
-        self.epoch_sums = self._zeros_by_tensor()
         # per element over the steps of a window: sum of |g| and sum of g²
-        self.windows = {name: self._zeros_by_element() for name in ("first_steps", "last_steps")}
+        self.windows = {
+            name: [
+                torch.zeros(2, *p.shape, dtype=torch.float64, device=p.device) for _, p in trainable
+            ]
+            for name in ("first_steps", "last_steps")
+        }
+        device = trainable[0][1].device
+        self.epoch_sums = torch.zeros(2, len(trainable), dtype=torch.float64, device=device)
 
-    def _zeros_by_tensor(self) -> Tensor:
-        device = self.parameters[0].device
-        return torch.zeros(2, len(self.parameters), dtype=torch.float64, device=device)
-
-    def _zeros_by_element(self) -> list[Tensor]:
-        return [
-            torch.zeros(2, *p.shape, dtype=torch.float64, device=p.device) for p in self.parameters
-        ]
+    def windows_at(self, step: int) -> list[str]:
+        """The windows that a step, counted from 0 over the whole training, belongs to."""
+        inside = {"first_steps": step < WINDOW, "last_steps": step >= self.steps - WINDOW}
+        return [name for name in inside if inside[name]]
 
     @torch.no_grad()
-    def observe(self) -> None:
-        """Add the gradients of one step."""
-        moments = [torch.stack([p.grad.abs(), p.grad.square()]) for p in self.parameters]
-        self.epoch_sums += torch.stack([m.flatten(1).double().sum(1) for m in moments], 1)
-        windows = []
-        if self.step < WINDOW:
-            windows.append("first_steps")
-        if self.step >= self.steps - WINDOW:
-            windows.append("last_steps")
-        for window in windows:
-            for total, moment in zip(self.windows[window], moments, strict=True):
-                total += moment
-        self.step += 1
+    def observe(self, step: int, gradients: Sequence[Tensor]) -> None:
+        """Add the gradients of a step, a tensor a parameter, to the windows that it belongs to."""
+        for window in self.windows_at(step):
+            for total, gradient in zip(self.windows[window], gradients, strict=True):
+                double = gradient.double()
+                total += torch.stack([double.abs(), double.square()])
 
     def end_epoch(self) -> None:
         """Close the epoch's sums."""
-        self.history.append(self.epoch_sums.cpu())
-        self.epoch_sums = self._zeros_by_tensor()
+        self.history.append(self.epoch_sums.cpu().clone())
+        self.epoch_sums.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint at the end of an epoch must hold."""
-        return {"step": self.step, "history": self.history, "windows": self.windows}
+        return {"history": self.history, "windows": self.windows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.history = state["step"], state["history"]
+        self.history = state["history"]
         for name, totals in state["windows"].items():
             for mine, saved in zip(self.windows[name], totals, strict=True):
                 mine.copy_(saved)
@@ -97,7 +106,7 @@ class GradientStatistics:
         return summary
 
     def _pooled(self, sums: Tensor, steps: int) -> dict[str, list[float]]:
-        counts = torch.tensor([p.numel() * steps for p in self.parameters], dtype=torch.float64)
+        counts = self.sizes * steps
         return {
             "mean": (sums[0] / counts).tolist(),
             "std": deviation(sums[0], sums[1], counts).tolist(),
@@ -105,10 +114,6 @@ class GradientStatistics:
 
 
 def deviation(total: Tensor, squares: Tensor, count: Tensor | int) -> Tensor:
-    """The sample standard deviation from a sum, a sum of squares and how many there are (0 if 1).
-
-    Squares are taken in single precision, which leaves the result accurate to about 1e-4 of the
-    mean: enough, as gradients spread over more than their mean.
-    """
+    """The sample standard deviation from a sum, a sum of squares and a count (0 if that is 1)."""
     count = torch.as_tensor(count, dtype=torch.float64)
     return ((squares - total**2 / count).clamp(min=0) / (count - 1).clamp(min=1)).sqrt()

@@ -13,18 +13,17 @@ from torch import Tensor, nn
 class BaselineNet(nn.Module):
     """Three 3×3 convolutions, each with ReLU and a 2×2 max-pool, then two dense layers."""
 
-    noise_features = 0  # how many uniform numbers an image's forward pass consumes in training
-
-    def __init__(self) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 3, padding=1)
-        self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
-        self.fc1 = nn.Linear(64 * 4 * 4, 64)
-        self.fc2 = nn.Linear(64, 10)
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        self.fc1 = nn.Linear(4 * width * 4 * 4, 4 * width)
+        self.fc2 = nn.Linear(4 * width, 10)
+        self.noise_features = 0  # how many uniform numbers an image in training consumes
 
     def hidden(self, images: Tensor) -> Tensor:
-        """fc1's activations, (batch, 64)."""
+        """fc1's activations, (batch, 4 · width); shapes below are for a width of 16."""
         x = F.relu(F.max_pool2d(self.conv1(images), 2))  # (batch, 16, 16, 16)
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (batch, 32, 8, 8)
         x = F.relu(F.max_pool2d(self.conv3(x), 2))  # (batch, 64, 4, 4)
@@ -37,15 +36,16 @@ class BaselineNet(nn.Module):
 class DropoutNet(BaselineNet):
     """BaselineNet with dropout on fc1's activations.
 
-    The noise can be handed in, uniform on [0, 1) and of shape (batch, 64), so that whoever trains
-    decides where it comes from; without it torch's global generator is used, as by nn.Dropout.
+    The noise can be handed in, uniform on [0, 1) and of shape (batch, 4 · width), so that whoever
+    trains decides where it comes from; without it torch's global generator is used, as by
+    nn.Dropout.
     """
 
-    noise_features = 64
-
-    def __init__(self, dropout_rate: float) -> None:
-        super().__init__()
-        self.dropout_rate = dropout_rate
+    def __init__(self, dropout_rate: float, width: int = 16) -> None:
+        super().__init__(width)
+        self.noise_features = 4 * width
+        # a buffer, so that networks with different rates can be stacked like their weights
+        self.register_buffer("dropout_rate", torch.tensor(dropout_rate), persistent=False)
 
     def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         x = self.hidden(images)
@@ -58,12 +58,12 @@ class DropoutNet(BaselineNet):
 class BatchNormNet(BaselineNet):
     """BaselineNet with batch normalisation after every layer but the last, before its ReLU."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(16)
-        self.bn2 = nn.BatchNorm2d(32)
-        self.bn3 = nn.BatchNorm2d(64)
-        self.bn4 = nn.BatchNorm1d(64)
+    def __init__(self, width: int = 16) -> None:
+        super().__init__(width)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.bn2 = nn.BatchNorm2d(2 * width)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.bn4 = nn.BatchNorm1d(4 * width)
 
     def hidden(self, images: Tensor) -> Tensor:
         x = F.relu(F.max_pool2d(self.bn1(self.conv1(images)), 2))

@@ -20,6 +20,9 @@ NETWORKS = ("BaselineNet", "DropoutNet", "BatchNormNet")
 DATASETS = ("cifar10", "digits")
 SPLITS = ("standard", "halves", "swapped halves")
 AUGMENTATIONS = ("flip", "crop")
+INITIALISATIONS = (
+    *("default", "uniform", "small uniform", "normal", "xavier", "kaiming", "zeros"),
+)
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # one number an epoch each
 
 
@@ -29,6 +32,10 @@ class Run:
 
     learning_rate is one number, or one a epoch. start names the run whose trained weights this one
     starts from; layers in reinitialised are then drawn anew, and those in frozen are never updated.
+    width is the number of channels of the first convolution, which all other layers follow. With
+    overfit_images the run trains on only the first so many images of its split, and validates on
+    the same: can it learn at all?
+
     What stands at its default is not part of a run's name, so that fields can be added: a new one
     needs a default that changes nothing, and no default may ever be edited.
 
@@ -50,9 +57,15 @@ class Run:
     reinitialised: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     gradient_statistics: bool = False
+    width: int = 16
+    initialisation: str = "default"
+    overfit_images: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("seed", "epochs", "batch_size", "dropout_rate", "momentum", "weight_decay"):
+        for field in (
+            *("seed", "epochs", "batch_size", "dropout_rate", "momentum", "weight_decay"),
+            *("width", "overfit_images"),
+        ):
             object.__setattr__(self, field, check(field, getattr(self, field)))
         rates = self.learning_rate
         if isinstance(rates, Sequence) and not isinstance(rates, str):
@@ -62,7 +75,12 @@ class Run:
         else:
             rates = check("learning_rate", rates)
         object.__setattr__(self, "learning_rate", rates)
-        for field, known in (("network", NETWORKS), ("dataset", DATASETS), ("split", SPLITS)):
+        for field, known in (
+            ("network", NETWORKS),
+            ("dataset", DATASETS),
+            ("split", SPLITS),
+            ("initialisation", INITIALISATIONS),
+        ):
             if getattr(self, field) not in known:
                 raise UserError(f"{field} = {getattr(self, field)!r}: choose {', '.join(known)}")
         if not set(self.augmentation) <= set(AUGMENTATIONS):
@@ -158,6 +176,8 @@ RULES: dict[str, tuple] = {
     "performance_seed": _whole(0),
     "smoothing_window": _whole(1),
     "step_epochs": _whole(1),
+    "width": _whole(1),
+    "overfit_images": _whole(0),
     "learning_rate": _POSITIVE,
     "initial_learning_rate": _POSITIVE,
     "decay_rate": _NOT_NEGATIVE,

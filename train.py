@@ -2,11 +2,15 @@
 
 Every random draw comes from the run's own seed, a purpose and the epoch, never from a shared
 stream, so that a run's numbers depend neither on the runs beside it nor on where it was resumed.
+
+This is the plain loop, one run at a time, that a CPU does best with. engine.py takes the same steps
+for all runs of a sweep at once, on a GPU, and is tested against it.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,13 +21,23 @@ from torch import Tensor, nn
 import data
 import models
 from data import Dataset
-from gradients import GradientStatistics
+from gradients import GradientStatistics, moments
 from runs import CURVES, Run
 from store import Store
 
 CHECKPOINT_SECONDS = 10.0  # at most this much work, and the epoch under way, is ever done twice
 EVALUATION_BATCH = 500  # images a forward pass; without gradients it changes nothing but speed
 PURPOSES = ("order", "dropout", "augmentation", "reinitialisation")
+
+# what a run's initialisation does to the weights of convolutions and dense layers; biases become 0
+INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "uniform": nn.init.uniform_,  # on [0, 1), as the function does by default
+    "small uniform": partial(nn.init.uniform_, a=-0.05, b=0.05),
+    "normal": partial(nn.init.normal_, std=0.05),
+    "xavier": nn.init.xavier_uniform_,
+    "kaiming": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
+    "zeros": nn.init.zeros_,
+}
 
 MISTAKES = 25  # how many test images a record names that were most confidently taken for others
 UNTESTED = dict.fromkeys(
@@ -39,18 +53,111 @@ def train(
     store: Store,
     report: Report = lambda run, epochs_done: None,
 ) -> None:
-    """Train runs on the device that holds the dataset; their results and checkpoints go to store.
+    """Train runs one by one on the device that holds the dataset; what they produce goes to store.
 
     On the CPU a run uses one thread: a step is too small to share, so several processes, one a
     core, do better, and the numbers do not depend on how many cores there are.
     """
+    use_full_precision()
     if dataset.images.device.type == "cpu":
         torch.set_num_threads(1)
-    else:
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # as matmul's default: no TF32
-        torch.backends.cudnn.deterministic = True
     for run in runs:
         train_run(run, dataset, store, report)
+
+
+def use_full_precision() -> None:
+    """Let a GPU calculate in float32 as a CPU does, not in TF32, and in the same order every time.
+
+    PyTorch's own defaults are TF32 for convolutions and float32 for matrix products.
+    """
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cudnn.deterministic = True
+
+
+class Training:
+    """A run under way: its network, what has been measured of it, and what is kept of it.
+
+    It begins at the run's furthest checkpoint, if there is one. Whoever trains it changes network
+    and momentum (a buffer for each trainable parameter, by name; empty where the run has none) in
+    place, and calls end_epoch() after every epoch until is_over, then finish().
+    """
+
+    def __init__(self, run: Run, dataset: Dataset, store: Store) -> None:
+        self.run, self.dataset, self.store = run, dataset, store
+        self.device = dataset.images.device
+        indices = data.split_indices(run.split, len(dataset.images), run.overfit_images)
+        self.train_indices, self.val_indices = (part.to(self.device) for part in indices)
+        self.network = build(run, store).to(self.device)
+        trainable = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+        self.momentum = {
+            name: torch.zeros_like(p, requires_grad=False) for name, p in trainable if run.momentum
+        }
+        self.steps_per_epoch = math.ceil(len(self.train_indices) / run.batch_size)
+        self.gradients: GradientStatistics | None = None
+        if run.gradient_statistics:
+            self.gradients = GradientStatistics(self.network, run.epochs, self.steps_per_epoch)
+        self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
+        self.intervals: list[list[float]] = []  # [start, end], Unix seconds, of each time it ran
+        self.diverged_at: int | None = None
+        if checkpoint := store.load_checkpoint(run):
+            self.network.load_state_dict(checkpoint["network"])
+            for name, buffer in self.momentum.items():
+                buffer.copy_(checkpoint["momentum"][name])
+            self.curves, self.intervals = checkpoint["curves"], checkpoint["intervals"]
+            if self.gradients:
+                self.gradients.load_state_dict(checkpoint["gradients"])
+        self.intervals.append([time.time(), time.time()])
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done, and so the number, from 0, of the next one."""
+        return len(self.curves["train_loss"])
+
+    @property
+    def is_over(self) -> bool:
+        return self.diverged_at is not None or self.epoch == self.run.epochs
+
+    def end_epoch(self, measured: Sequence[float]) -> None:
+        """Note an epoch's four numbers, in the order of CURVES; keep a checkpoint now and then."""
+        if not all(math.isfinite(value) for value in measured):
+            self.diverged_at = self.epoch
+            return
+        for name, value in zip(CURVES, measured, strict=True):
+            self.curves[name].append(value)
+        now = time.time()
+        if now - self.intervals[-1][1] >= CHECKPOINT_SECONDS or self.is_over:
+            self.intervals[-1][1] = now
+            state = {
+                # copies, as saving a part of a larger tensor saves all of it
+                "network": {k: v.cpu().clone() for k, v in self.network.state_dict().items()},
+                "momentum": {k: v.cpu().clone() for k, v in self.momentum.items()},
+                "curves": self.curves,
+                "intervals": self.intervals,
+                "gradients": self.gradients and self.gradients.state_dict(),
+            }
+            self.store.save_checkpoint(self.run, state)
+
+    def finish(self, logits: Tensor | None) -> None:
+        """Keep the result. logits (n_test, 10): the trained network's; None where it diverged."""
+        test = UNTESTED
+        if self.diverged_at is None:
+            test = test_results(logits, self.dataset)
+            if not math.isfinite(test["test_loss"]):
+                test, self.diverged_at = UNTESTED, self.run.epochs - 1
+        self.intervals[-1][1] = time.time()
+        sound = self.run.epochs if self.diverged_at is None else self.diverged_at
+        missing = [None] * (self.run.epochs - sound)
+        curves = {name: curve[:sound] + missing for name, curve in self.curves.items()}
+        result = {
+            "diverged_at_epoch": self.diverged_at,
+            **curves,
+            **test,
+            "trained": self.intervals,
+        }
+        if self.gradients:
+            result["gradients"] = self.gradients.summary() if self.diverged_at is None else None
+        self.store.save_result(self.run, result, self.device)
 
 
 def train_run(run: Run, dataset: Dataset, store: Store, report: Report) -> None:
@@ -58,86 +165,44 @@ def train_run(run: Run, dataset: Dataset, store: Store, report: Report) -> None:
 
     Training and validation are measured at every epoch, the test set once, after the last.
     """
-    device = dataset.images.device
-    indices = data.split_indices(run.split, len(dataset.images))
-    train_indices, val_indices = (part.to(device) for part in indices)
-    network = build(run, store).to(device, memory_format=torch.channels_last)
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    training = Training(run, dataset, store)
+    network = training.network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
-        parameters,
+        [p for p in network.parameters() if p.requires_grad],
         lr=run.learning_rate_at(0),
         momentum=run.momentum,
         weight_decay=run.weight_decay,
     )
-    gradients = None
-    if run.gradient_statistics:
-        steps = math.ceil(len(train_indices) / run.batch_size)
-        gradients = GradientStatistics(network, run.epochs, steps)
-    curves: dict[str, list[float]] = {name: [] for name in CURVES}
-    intervals: list[list[float]] = []  # [start, end] in Unix seconds, one for each time it trained
-    if checkpoint := store.load_checkpoint(run):
-        network.load_state_dict(checkpoint["network"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        curves, intervals = checkpoint["curves"], checkpoint["intervals"]
-        if gradients:
-            gradients.load_state_dict(checkpoint["gradients"])
-    intervals.append([time.time(), time.time()])
-    report(run, len(curves["train_loss"]))
-
-    diverged_at = None
-    for epoch in range(len(curves["train_loss"]), run.epochs):
+    for name, buffer in training.momentum.items():
+        optimizer.state[network.get_parameter(name)]["momentum_buffer"] = buffer
+    report(run, training.epoch)
+    val_images, val_labels = (of[training.val_indices] for of in (dataset.images, dataset.labels))
+    while not training.is_over:
         for group in optimizer.param_groups:
-            group["lr"] = run.learning_rate_at(epoch)
+            group["lr"] = run.learning_rate_at(training.epoch)
         set_training(network, run.frozen)
-        measured = train_epoch(
-            run, epoch, network, optimizer, dataset, train_indices, gradients, report
-        )
-        measured += evaluate(network, dataset.images[val_indices], dataset.labels[val_indices])[:2]
-        if not all(math.isfinite(value) for value in measured):
-            diverged_at = epoch
-            break
-        for name, value in zip(CURVES, measured, strict=True):
-            curves[name].append(value)
-        now = time.time()
-        if now - intervals[-1][1] >= CHECKPOINT_SECONDS or epoch == run.epochs - 1:
-            intervals[-1][1] = now
-            store.save_checkpoint(
-                run,
-                {
-                    "network": network.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "curves": curves,
-                    "intervals": intervals,
-                    "gradients": gradients and gradients.state_dict(),
-                },
-            )
-    test = UNTESTED
-    if diverged_at is None:
-        test = test_results(network, dataset)
-        if not math.isfinite(test["test_loss"]):
-            test, diverged_at = UNTESTED, run.epochs - 1
-    intervals[-1][1] = time.time()
-    sound = run.epochs if diverged_at is None else diverged_at
-    missing = [None] * (run.epochs - sound)
-    curves = {name: curve[:sound] + missing for name, curve in curves.items()}
-    result = {"diverged_at_epoch": diverged_at, **curves, **test, "trained": intervals}
-    if gradients:
-        result["gradients"] = gradients.summary() if diverged_at is None else None
-    store.save_result(run, result, device)
+        trained = train_epoch(training, optimizer, report)
+        validated = measure(evaluate(network, val_images), val_labels).tolist()
+        training.end_epoch((*trained, *validated))
+    diverged = training.diverged_at is not None
+    training.finish(None if diverged else evaluate(network, dataset.test_images))
 
 
 def build(run: Run, store: Store) -> nn.Module:
     """The run's network before its first step, on the CPU.
 
-    Weights are PyTorch's default draws after torch.manual_seed(run.seed), or those of the run it
-    starts from, with the reinitialised layers drawn from a stream of their own.
+    Weights are the draws of the run's initialisation after torch.manual_seed(run.seed), or those of
+    the run it starts from, with the reinitialised layers drawn from a stream of their own.
     """
 
     def fresh(seed: int) -> nn.Module:
         options = {"dropout_rate": run.dropout_rate} if run.network == "DropoutNet" else {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return getattr(models, run.network)(**options)
+            network = getattr(models, run.network)(**options, width=run.width)
+            if run.initialisation != "default":
+                initialise(network, INITIALISATIONS[run.initialisation])
+            return network
 
     network = fresh(run.seed)
     if run.start is not None:
@@ -148,6 +213,14 @@ def build(run: Run, store: Store) -> nn.Module:
     for layer in run.frozen:
         network.get_submodule(layer).requires_grad_(False)
     return network
+
+
+def initialise(network: nn.Module, draw_weights: Callable[[Tensor], Tensor]) -> None:
+    """Draw the weights of all convolutions and dense layers anew; their biases become 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            draw_weights(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 def set_training(network: nn.Module, frozen: Sequence[str]) -> None:
@@ -187,27 +260,21 @@ def draw(run: Run, epoch: int, n: int, noise_features: int) -> Draws:
 
 
 def train_epoch(
-    run: Run,
-    epoch: int,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    dataset: Dataset,
-    indices: Tensor,
-    gradients: GradientStatistics | None,
-    report: Report,
+    training: Training, optimizer: torch.optim.Optimizer, report: Report
 ) -> tuple[float, float]:
     """Train for one epoch; the mean loss (nats) and accuracy over its images.
 
     Each batch is measured as it is trained on, before its step, and weighs as many images as it
     has: the last one may be short.
     """
-    device = dataset.images.device
+    run, epoch, dataset, network = training.run, training.epoch, training.dataset, training.network
+    device, gradients, indices = training.device, training.gradients, training.train_indices
     draws = draw(run, epoch, len(indices), network.noise_features)
     order = indices[draws.order.to(device)]
     noise, flip, shift = (draw.to(device) for draw in draws[1:])
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    for start in range(0, len(order), run.batch_size):
+    for step, start in enumerate(range(0, len(order), run.batch_size)):
         rows = slice(start, start + run.batch_size)
         batch = order[rows]
         images, labels = dataset.images[batch], dataset.labels[batch]
@@ -218,7 +285,9 @@ def train_epoch(
         optimizer.zero_grad()
         loss.backward()
         if gradients:
-            gradients.observe()
+            of_this_step = [p.grad for p in network.parameters() if p.requires_grad]
+            gradients.epoch_sums += moments([gradient[None] for gradient in of_this_step])[:, 0]
+            gradients.observe(epoch * training.steps_per_epoch + step, of_this_step)
         optimizer.step()
         loss_sum += loss.detach() * len(batch)
         correct += (logits.argmax(1) == labels).sum()
@@ -229,23 +298,30 @@ def train_epoch(
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float, Tensor]:
-    """Mean loss (nats) and accuracy over images (n, 32, 32, 3), and their logits (n, 10)."""
+def evaluate(network: nn.Module, images: Tensor) -> Tensor:
+    """The network's logits (n, 10) for images (n, 32, 32, 3), in float64."""
     network.eval()
     batches = images.split(EVALUATION_BATCH)
-    logits = torch.cat([network(data.normalise(batch)) for batch in batches]).double()
-    accuracy = (logits.argmax(1) == labels).double().mean()
-    return F.cross_entropy(logits, labels).item(), accuracy.item(), logits
+    return torch.cat([network(data.normalise(batch)) for batch in batches]).double()
 
 
-def test_results(network: nn.Module, dataset: Dataset) -> dict[str, Any]:
+def measure(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss (nats) and accuracy, (..., 2), of logits (..., n, 10) for labels (n,)."""
+    labels = labels.expand(logits.shape[:-1])
+    losses = -logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+    hits = logits.argmax(-1) == labels
+    return torch.stack([losses.mean(-1), hits.to(losses.dtype).mean(-1)], -1)
+
+
+def test_results(logits: Tensor, dataset: Dataset) -> dict[str, Any]:
     """Loss, accuracy, per-class report, confusion matrix (true, predicted) and mistakes.
 
-    The mistakes are the test images given the highest probability of a class that is not theirs.
+    logits (n_test, 10). The mistakes are the test images given the highest probability of a class
+    that is not theirs.
     """
     from sklearn.metrics import classification_report, confusion_matrix  # a second at start-up
 
-    loss, accuracy, logits = evaluate(network, dataset.test_images, dataset.test_labels)
+    loss, accuracy = measure(logits, dataset.test_labels).tolist()
     probabilities, predicted = logits.softmax(1).cpu().max(1)
     truth = dataset.test_labels.cpu()
     confidence = torch.where(predicted == truth, -1.0, probabilities)

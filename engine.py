@@ -1,0 +1,329 @@
+"""The whole sweep at once: one GPU takes a step of every run in the time of one.
+
+A network of 90,000 parameters at a batch of 64 leaves a GPU idle: a plain loop pays for launching
+kernels, not for arithmetic. Three ideas turn that around, and leave the networks as they are:
+
+1. The weights of all runs are stacked, and torch.func.vmap makes of the ordinary network one that
+   takes every run's images through that run's own weights. What differs between runs (weights,
+   learning rate, order of the images, dropout rate and noise) is a tensor with one row a run.
+2. A convolution becomes a matrix product over patches, because products batch over runs at full
+   speed, and cuDNN's grouped convolutions with so few channels a group do not.
+3. A step, from picking the images to the new weights, is captured once as a CUDA graph and then
+   launched whole. It waits for nothing from the CPU, which draws the next epoch in the meantime.
+
+No run sees another: the numbers are those of train.train_run(), up to the order in which float32
+sums are taken. On a CPU everything here runs too, uncaptured; only the tests use that.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call, vmap
+from torch.overrides import TorchFunctionMode
+
+import data
+from data import Dataset
+from gradients import moments
+from runs import Run
+from store import Store
+from train import Draws, Report, Training, draw, measure, set_training, use_full_precision
+
+EVALUATION_BATCH = 250  # images a forward pass of all runs; more takes more memory than training
+WARM_UP_STEPS = 3  # before a capture, so that libraries have made their choices and allocations
+
+
+def train(
+    runs: Sequence[Run],
+    dataset: Dataset,
+    store: Store,
+    report: Report = lambda run, epochs_done: None,
+) -> None:
+    """Train runs on the device that holds the dataset, all of one architecture together.
+
+    Where memory is short, half of them at once, and so on. What they produce goes to store.
+    """
+    use_full_precision()
+    groups: dict[Run, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(architecture(run), []).append(run)
+    waiting = list(groups.values())
+    while waiting:
+        group = waiting.pop(0)
+        try:
+            train_together(group, dataset, store, report)
+            continue
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+        # outside the handler, which keeps alive what had been allocated
+        torch.cuda.empty_cache()
+        half = len(group) // 2
+        store.say(f"too little GPU memory for {len(group)} runs at once: {half} at once instead")
+        waiting[:0] = [group[:half], group[half:]]
+
+
+def architecture(run: Run) -> Run:
+    """The run without what may differ between runs that take their steps together."""
+    return dataclasses.replace(
+        run,
+        seed=0,
+        learning_rate=1.0,
+        epochs=1,
+        dropout_rate=0.0,
+        momentum=0.0,
+        weight_decay=0.0,
+        augmentation=(),
+        initialisation="default",
+        start=None,
+        reinitialised=(),
+    )
+
+
+def train_together(
+    runs: Sequence[Run], dataset: Dataset, store: Store, report: Report = lambda run, done: None
+) -> None:
+    """Train runs of one architecture, each from its own checkpoint if it has one.
+
+    Whenever runs end, by their last epoch or by divergence, the others go on without them.
+    """
+    trainings = [Training(run, dataset, store) for run in runs]
+    for training in trainings:
+        report(training.run, training.epoch)
+    while trainings:
+        together = Together(trainings, dataset)
+        while not any(training.is_over for training in trainings):
+            for training, measured in zip(trainings, together.train_epoch(), strict=True):
+                training.end_epoch(measured)
+                report(training.run, training.epoch + (training.diverged_at is not None))
+        test_logits = together.evaluate(dataset.test_images)
+        for training, logits in zip(trainings, test_logits, strict=True):
+            if training.is_over:
+                training.finish(logits if training.diverged_at is None else None)
+        trainings = [training for training in trainings if not training.is_over]
+        del together, test_logits  # its memory, before the next takes its own
+
+
+class Together:
+    """Runs of one architecture as one network, whose every tensor has a row for each run.
+
+    The networks and momentum buffers of the trainings become views of those rows.
+    """
+
+    def __init__(self, trainings: Sequence[Training], dataset: Dataset) -> None:
+        self.trainings, self.dataset = trainings, dataset
+        self.runs = [training.run for training in trainings]
+        self.device = dataset.images.device
+        networks = [training.network for training in trainings]
+        self.network = networks[0]  # only its structure counts: the weights come from the rows
+        self.weights = {
+            name: as_rows([dict(tensors_of(network))[name] for network in networks])
+            for name, _ in tensors_of(self.network)
+        }
+        names = [name for name, p in self.network.named_parameters() if p.requires_grad]
+        self.trainable = [self.weights[name].requires_grad_() for name in names]
+        self.momentum_buffers = [
+            as_rows([t.momentum.get(name, torch.zeros_like(rows[0])) for t in trainings])
+            for name, rows in zip(names, self.trainable, strict=True)
+        ]
+        self.momentum = self._row_each([run.momentum for run in self.runs])
+        self.weight_decay = self._row_each([run.weight_decay for run in self.runs])
+        self.learning_rate = self._row_each([0.0] * len(self.runs))
+
+        # what an epoch is made of, (runs, images, ...), and how far into it the next step begins
+        self.drawn = self._draw(0)
+        self.draws = Draws(*(rows.to(self.device) for rows in self.drawn))
+        self.augmented = any(run.augmentation for run in self.runs)
+        self.position = torch.zeros((), dtype=torch.int64, device=self.device)
+        # what its steps add up
+        self.loss_sums = torch.zeros(len(self.runs), dtype=torch.float64, device=self.device)
+        self.correct = torch.zeros(len(self.runs), dtype=torch.int64, device=self.device)
+        self.moments = torch.zeros(
+            2, len(self.runs), len(names), dtype=torch.float64, device=self.device
+        )
+        self.steps: dict[int, Callable[[], list[Tensor]]] = {}  # by batch size: the last is short
+        self.val_images, self.val_labels = (
+            of[trainings[0].val_indices] for of in (dataset.images, dataset.labels)
+        )
+
+    def _row_each(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, device=self.device)
+
+    def _draw(self, ahead: int) -> Draws:
+        """Every run's draws, stacked, for so many epochs after its next; order indexes images."""
+        drawn = []
+        for t in self.trainings:
+            indices = t.train_indices.cpu()
+            own = draw(t.run, t.epoch + ahead, len(indices), t.network.noise_features)
+            drawn.append(own._replace(order=indices[own.order]))
+        return Draws(*(torch.stack(rows) for rows in zip(*drawn, strict=True)))
+
+    def train_epoch(self) -> list[list[float]]:
+        """Train every run for an epoch and validate it: the four numbers of CURVES for each."""
+        rates = [t.run.learning_rate_at(t.epoch) for t in self.trainings]
+        self.learning_rate.copy_(self._row_each(rates))
+        for rows, drawn in zip(self.draws, self.drawn, strict=True):
+            rows.copy_(drawn)
+        for total in (self.position, self.loss_sums, self.correct, self.moments):
+            total.zero_()
+        set_training(self.network, self.runs[0].frozen)
+        images, batch_size = self.draws.order.shape[1], self.runs[0].batch_size
+        for step, first in enumerate(range(0, images, batch_size)):
+            gradients = self._step(min(batch_size, images - first))
+            for row, t in enumerate(self.trainings):
+                if t.gradients:
+                    step_of_run = t.epoch * t.steps_per_epoch + step
+                    t.gradients.observe(step_of_run, [rows[row] for rows in gradients])
+        if all(t.epoch + 1 < t.run.epochs for t in self.trainings):
+            self.drawn = self._draw(1)  # while the GPU is busy with this epoch's steps
+        trained = torch.stack([self.loss_sums, self.correct.double()], 1) / images
+        validated = measure(self.evaluate(self.val_images), self.val_labels)
+        for row, t in enumerate(self.trainings):
+            if t.gradients:
+                t.gradients.epoch_sums.copy_(self.moments[:, row])
+                t.gradients.end_epoch()
+        return torch.cat([trained, validated], 1).tolist()
+
+    @torch.no_grad()
+    def evaluate(self, images: Tensor) -> Tensor:
+        """The logits (runs, n, 10) of every network for the same images (n, 32, 32, 3), float64."""
+        self.network.eval()
+        batches = [data.normalise(batch) for batch in images.split(EVALUATION_BATCH)]
+        forward = vmap(self._forward_one, in_dims=(0, None, None))
+        with ConvolutionsAsProducts():
+            return torch.cat([forward(self.weights, batch, None) for batch in batches], 1).double()
+
+    def _forward_one(
+        self, weights: dict[str, Tensor], images: Tensor, noise: Tensor | None
+    ) -> Tensor:
+        return functional_call(self.network, weights, (images, noise))
+
+    def _step(self, batch_size: int) -> list[Tensor]:
+        """A step of every run on its next images; the gradients, (runs, *shape) each."""
+        if batch_size not in self.steps:
+            step = partial(self._step_once, batch_size)
+            self.steps[batch_size] = (
+                capture(step, self._state()) if self.device.type == "cuda" else step
+            )
+        return self.steps[batch_size]()
+
+    def _state(self) -> list[Tensor]:
+        """All that a step changes."""
+        totals = [self.position, self.loss_sums, self.correct, self.moments]
+        return [*self.weights.values(), *self.momentum_buffers, *totals]
+
+    def _step_once(self, batch_size: int) -> list[Tensor]:
+        columns = self.position + torch.arange(batch_size, device=self.device)
+        order, noise, flip, shift = (rows[:, columns] for rows in self.draws)
+        images, labels = self.dataset.images[order.flatten()], self.dataset.labels[order.flatten()]
+        if self.augmented:
+            images = data.augment(images, flip.flatten(), shift.flatten(0, 1))
+        images = data.normalise(images).unflatten(0, order.shape)  # (runs, batch, 3, 32, 32)
+        with ConvolutionsAsProducts():
+            logits = vmap(self._forward_one)(self.weights, images, noise).flatten(0, 1)
+        losses = F.cross_entropy(logits, labels, reduction="none").view(order.shape).mean(1)
+        # a run's loss depends on its own weights alone, so the sum has every run's own gradients
+        gradients = list(torch.autograd.grad(losses.sum(), self.trainable))
+        with torch.no_grad():
+            if self.runs[0].gradient_statistics:
+                self.moments += moments(gradients)
+            self._update(gradients)
+            self.loss_sums += losses * batch_size
+            self.correct += (logits.argmax(1) == labels).view(order.shape).sum(1)
+            self.position += batch_size
+        return gradients
+
+    def _update(self, gradients: list[Tensor]) -> None:
+        """Stochastic gradient descent as torch.optim.SGD does it, each run with its own settings.
+
+        Without momentum and weight decay the terms vanish to the last bit.
+        """
+        for weights, buffer, gradient in zip(
+            self.trainable, self.momentum_buffers, gradients, strict=True
+        ):
+            rate, momentum, decay = (
+                setting.view(-1, *[1] * (weights.dim() - 1))
+                for setting in (self.learning_rate, self.momentum, self.weight_decay)
+            )
+            buffer.mul_(momentum).add_(torch.addcmul(gradient, decay, weights))
+            weights.addcmul_(rate, buffer, value=-1)
+
+
+class ConvolutionsAsProducts(TorchFunctionMode):
+    """Within this context a convolution is one matrix product of patches and weights.
+
+    The same sums in another order. vmap makes one batched product of it for all runs.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.conv2d:
+            return convolution_as_product(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+
+def convolution_as_product(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Tensor:
+    """F.conv2d of images (batch, channels, height, width), undilated and with one group."""
+    if dilation != (1, 1) or groups != 1:
+        raise NotImplementedError("a convolution with dilation or groups")
+    filters, *kernel = weight.shape[0], *weight.shape[2:]
+    margins = (0, 0, padding[1], padding[1], padding[0], padding[0])
+    padded = F.pad(images.permute(0, 2, 3, 1), margins)
+    patches = padded.unfold(1, kernel[0], stride[0]).unfold(2, kernel[1], stride[1])
+    # channels last within a patch: as they lie in memory, in runs of 3 · channels
+    patches = patches.permute(0, 1, 2, 4, 5, 3)  # (batch, height, width, 3, 3, channels)
+    batch, height, width = patches.shape[:3]
+    rows = patches.reshape(batch * height * width, -1)
+    columns = weight.permute(2, 3, 1, 0).reshape(-1, filters)
+    return (rows @ columns + bias).view(batch, height, width, filters).permute(0, 3, 1, 2)
+
+
+def tensors_of(network: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    """The parameters and buffers of a network by name."""
+    return [*network.named_parameters(), *network.named_buffers()]
+
+
+def as_rows(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor (runs, *shape) with the given ones as its rows, and views of it from now on."""
+    rows = torch.stack([tensor.detach() for tensor in tensors])
+    for tensor, row in zip(tensors, rows, strict=True):
+        tensor.data = row
+    return rows
+
+
+def capture(
+    step: Callable[[], list[Tensor]], state: Sequence[Tensor]
+) -> Callable[[], list[Tensor]]:
+    """The step as a CUDA graph: a function that launches it whole and returns the same tensors.
+
+    state is all that the step changes; it is the same after as before.
+    """
+    before = [tensor.detach().clone() for tensor in state]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP_STEPS):
+            step()
+            with torch.no_grad():
+                for tensor, value in zip(state, before, strict=True):
+                    tensor.copy_(value)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = step()
+
+    def launch() -> list[Tensor]:
+        graph.replay()
+        return outputs
+
+    return launch
