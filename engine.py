@@ -88,23 +88,27 @@ def train_together(
 ) -> None:
     """Train runs of one architecture, each from its own checkpoint if it has one.
 
-    Whenever runs end, by their last epoch or by divergence, the others go on without them.
+    A run that has ended, by its last epoch or by divergence, keeps its row until all have: how many
+    there are can decide the last bit of a product, so that nobody may leave.
     """
     trainings = [Training(run, dataset, store) for run in runs]
     for training in trainings:
         report(training.run, training.epoch)
-    while trainings:
-        together = Together(trainings, dataset)
-        while not any(training.is_over for training in trainings):
-            for training, measured in zip(trainings, together.train_epoch(), strict=True):
+    together = Together(trainings, dataset)
+    ended: set[Training] = set()
+    while True:
+        if ending := {training for training in trainings if training.is_over} - ended:
+            test_logits = together.evaluate(dataset.test_images)
+            for training, logits in zip(trainings, test_logits, strict=True):
+                if training in ending:
+                    training.finish(logits if training.diverged_at is None else None)
+            ended |= ending
+        if len(ended) == len(trainings):
+            return
+        for training, measured in zip(trainings, together.train_epoch(), strict=True):
+            if not training.is_over:
                 training.end_epoch(measured)
                 report(training.run, training.epoch + (training.diverged_at is not None))
-        test_logits = together.evaluate(dataset.test_images)
-        for training, logits in zip(trainings, test_logits, strict=True):
-            if training.is_over:
-                training.finish(logits if training.diverged_at is None else None)
-        trainings = [training for training in trainings if not training.is_over]
-        del together, test_logits  # its memory, before the next takes its own
 
 
 class Together:
@@ -162,8 +166,11 @@ class Together:
         return Draws(*(torch.stack(rows) for rows in zip(*drawn, strict=True)))
 
     def train_epoch(self) -> list[list[float]]:
-        """Train every run for an epoch and validate it: the four numbers of CURVES for each."""
-        rates = [t.run.learning_rate_at(t.epoch) for t in self.trainings]
+        """Train every run for an epoch and validate it: the four numbers of CURVES for each.
+
+        Runs that are over take part, at a rate of 0; their numbers mean nothing.
+        """
+        rates = [0.0 if t.is_over else t.run.learning_rate_at(t.epoch) for t in self.trainings]
         self.learning_rate.copy_(self._row_each(rates))
         for rows, drawn in zip(self.draws, self.drawn, strict=True):
             rows.copy_(drawn)
@@ -174,15 +181,15 @@ class Together:
         for step, first in enumerate(range(0, images, batch_size)):
             gradients = self._step(min(batch_size, images - first))
             for row, t in enumerate(self.trainings):
-                if t.gradients:
+                if t.gradients and not t.is_over:
                     step_of_run = t.epoch * t.steps_per_epoch + step
                     t.gradients.observe(step_of_run, [rows[row] for rows in gradients])
-        if all(t.epoch + 1 < t.run.epochs for t in self.trainings):
+        if any(t.epoch + 1 < t.run.epochs for t in self.trainings):
             self.drawn = self._draw(1)  # while the GPU is busy with this epoch's steps
         trained = torch.stack([self.loss_sums, self.correct.double()], 1) / images
         validated = measure(self.evaluate(self.val_images), self.val_labels)
         for row, t in enumerate(self.trainings):
-            if t.gradients:
+            if t.gradients and not t.is_over:
                 t.gradients.epoch_sums.copy_(self.moments[:, row])
                 t.gradients.end_epoch()
         return torch.cat([trained, validated], 1).tolist()

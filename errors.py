@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """Something that a user can mend; the text is the whole message, on one line."""
+    """Something that a user can mend; the text is the whole message, on one line.
+
+    It is empty where another process of the same sweep says it.
+    """
 
     status = 2
 
@@ -21,7 +24,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(error, file=sys.stderr)
+        if str(error):
+            print(error, file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
         print("stopped; what is finished is kept, the same command goes on", file=sys.stderr)

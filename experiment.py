@@ -2,11 +2,14 @@
 
 import argparse
 import dataclasses
+import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import distributed
 import plots
 import summary as summaries
 import sweep
@@ -32,6 +35,8 @@ class Experiment:
     """
 
     def __init__(self, script: str, description: str, constants: Constants) -> None:
+        if distributed.rank() > 0:
+            sys.stdout = io.StringIO()  # unheard: of several processes, the first one speaks
         self.script = Path(script).name
         self.name = Path(script).stem
         self.description = description
@@ -84,7 +89,12 @@ class Experiment:
         )
 
     def report(self, summary: dict[str, Any]) -> None:
-        """Keep the summary and the tables, draw the figures, and print the table and the paths."""
+        """Keep the summary and the tables, draw the figures, and print the table and the paths.
+
+        Of several processes that share the sweep, the first one does.
+        """
+        if distributed.rank() > 0:
+            return
         paths = summaries.save(summary, self.folder)
         print(f"\n{summaries.table(summary, 'simple')}\n\n{summaries.notes(summary)}\n")
         print(f"best by validation accuracy: {summary['best'] or 'none, as every run diverged'}")

@@ -28,7 +28,7 @@ from errors import UserError
 from runs import CURVES, Run, settings_of
 
 HERE = Path(__file__).resolve().parent
-CODE_THAT_DECIDES_NUMBERS = ("models.py", "data.py", "train.py", "gradients.py")
+CODE_THAT_DECIDES_NUMBERS = ("models.py", "data.py", "train.py", "engine.py", "gradients.py")
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 RECORD_KEYS = {  # what a record holds beside its curves
     *("seed", "report", "confusion_matrix", "most_confident_mistakes", "test_loss"),

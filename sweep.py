@@ -1,7 +1,8 @@
 """Carrying out a sweep: every core or GPU trains runs until all are finished.
 
-Each worker process walks the same list and claims the next run that nobody has finished or claimed,
-so that the results folder is all that workers, and sweeps started side by side, need to share.
+Each worker process walks the same list and claims the runs that nobody has finished or claimed, so
+that the results folder is all that workers, and sweeps started side by side, need to share. A core
+takes one run at a time; a GPU takes an equal share of all and trains it together (engine.py).
 """
 
 import math
@@ -12,12 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+import distributed
 import download
 from errors import Interrupted, UserError
 from runs import Run
@@ -46,19 +50,20 @@ def train(
     Raises UserError for what a user can mend, Interrupted on Ctrl-C or SIGTERM.
     """
     runs = list(dict.fromkeys(runs))
-    todo = [run for run in runs if fresh or not store.is_finished(run, weights)]
+    todo = runs if fresh else unfinished(runs, store, weights)
+    share = distributed.share(todo)
     if device is not None or todo:
-        devices = worker_devices(device, len(todo))
-    folder = check_data(todo)
+        devices = distributed.on_all(lambda: worker_devices(device, len(share)))
+    folder = distributed.on_all(lambda: check_data(todo))
     sources = list(dict.fromkeys(run.start for run in todo if run.start))
-    if missing := [run for run in sources if not store.is_finished(run, weights=True)]:
+    if missing := unfinished(sources, store, weights=True):
         print(f"needed   trained networks to start from: {len(missing)} are not there")
         train(missing, store, device, weights=True)
     for run in sources:
-        if store.load_weights(run) is None:
+        if store.load_result(run)["diverged_at_epoch"] is not None:
             raise UserError(f"{run.label} diverged, so that no run can start from it")
     if fresh:
-        store.replace(runs)
+        distributed.on_first(lambda: store.replace(runs))
     print(f"runs     {len(runs)}, of which {len(runs) - len(todo)} are finished")
     if older := store.older_code(todo):
         print(
@@ -68,16 +73,26 @@ def train(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while todo:
-            _train_once(todo, store, devices, folder, weights)
-            todo = [run for run in todo if not store.is_finished(run, weights)]
+            distributed.on_all(partial(_train_once, share, store, devices, folder, weights))
+            todo = unfinished(todo, store, weights)
+            share = distributed.share(todo)
             if todo:
-                _wait_for_others(todo, store, weights)
+                distributed.on_first(partial(_wait_for_others, todo, store, weights))
     except KeyboardInterrupt:
         left = sum(not store.is_finished(run, weights) for run in runs)
+        if distributed.rank() > 0:
+            raise Interrupted("") from None
         raise Interrupted(
             f"\nstopped: {len(runs) - left} of {len(runs)} runs are finished and kept, the others "
             f"at their last checkpoint; the same command{' without --fresh' * fresh} goes on there"
         ) from None
+
+
+def unfinished(runs: Sequence[Run], store: Store, weights: bool) -> list[Run]:
+    """The runs that are still to be trained, the same on every process of a sweep."""
+    return distributed.on_first(
+        lambda: [run for run in runs if not store.is_finished(run, weights)]
+    )
 
 
 def _wait_for_others(todo: list[Run], store: Store, weights: bool) -> None:
@@ -94,6 +109,8 @@ def _wait_for_others(todo: list[Run], store: Store, weights: bool) -> None:
 def worker_devices(device: str | None, runs: int) -> list[str]:
     """The device of each worker: all GPUs, or a thread for each core, as many as there are runs.
 
+    A process that torchrun started has one worker, on the GPU of its number if there are any.
+
     Raises UserError for a device that is unknown or not there.
     """
     import torch
@@ -101,10 +118,17 @@ def worker_devices(device: str | None, runs: int) -> list[str]:
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if device is None:
         device = "cuda" if gpus else "cpu"
+    local_rank = distributed.local_rank()
+    if device == "cpu" and local_rank is not None:
+        return ["cpu"]
     if device == "cpu":
         affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         return ["cpu"] * min(cores, runs)
+    if device == "cuda" and gpus and local_rank is not None:
+        if local_rank >= len(gpus):
+            raise UserError(f"torchrun: use --nproc-per-node={len(gpus)}, a process for each GPU")
+        return [gpus[local_rank]]
     if device == "cuda" and gpus:
         return gpus[:runs]
     if device in gpus:
@@ -123,7 +147,7 @@ def check_data(runs: Sequence[Run]) -> Path | None:
     import data
 
     for run in runs:
-        training_images = data.split_sizes(run.dataset, run.split)[0]
+        training_images = data.split_sizes(run.dataset, run.split, run.overfit_images)[0]
         if run.batch_size > training_images:
             raise UserError(
                 f"BATCH_SIZE = {run.batch_size}: must be at most the {training_images:,} images of "
@@ -144,18 +168,27 @@ def _train_once(
     todo: list[Run], store: Store, devices: list[str], folder: Path | None, weights: bool
 ) -> None:
     """Start the workers and follow them until none has anything left to claim."""
-    print(f"device   {device_name(devices[0])}, runs trained at once: {len(devices)}")
+    if not todo:
+        return
+    places = len(devices) * distributed.size()
+    at_once = places if devices[0] == "cpu" else f"all that fit on {places} GPUs"
+    print(f"device   {device_name(devices[0])}, runs trained at once: {at_once}")
     print(f"data     {DATA_TITLES[todo[0].dataset]}{f' in {folder}' if folder else ''}", flush=True)
     context = multiprocessing.get_context("spawn")
     processes: dict[Connection, Any] = {}
     # started with Ctrl-C ignored, and left so: the parent alone answers it and ends the workers
     answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        for place in devices:
+        for number, place in enumerate(devices):
             receiver, sender = context.Pipe(duplex=False)
+            if place == "cpu":
+                batches = [[run] for run in todo]
+            else:  # a share of its own, then those of workers that did not get to theirs
+                shares = [todo[first :: len(devices)] for first in range(len(devices))]
+                batches = shares[number:] + shares[:number]
             worker = context.Process(
                 target=_work,
-                args=(todo, weights, store, folder, place, sender),
+                args=(batches, weights, store, folder, place, sender),
                 daemon=True,
             )
             worker.start()
@@ -175,7 +208,7 @@ def _train_once(
 
 def _follow(processes: dict[Connection, Any], progress: "Progress") -> None:
     """Show what the workers report until the last one ends; say who died, once all have ended."""
-    current: dict[Connection, Run] = {}
+    current: dict[Connection, set[Run]] = {pipe: set() for pipe in processes}
     died = []
     running = dict(processes)
     while running:
@@ -186,15 +219,17 @@ def _follow(processes: dict[Connection, Any], progress: "Progress") -> None:
                 worker = running.pop(pipe)
                 worker.join()
                 if worker.exitcode:
-                    died.append(_how_it_died(worker, current.get(pipe)))
+                    died.append(_how_it_died(worker, current[pipe]))
                 continue
             if kind == "error":
                 raise UserError(words[0])
             if kind == "say":
                 progress.say(words[0])
             else:
-                current[pipe] = words[0]
-                progress.update(*words)
+                run, _, finished = words
+                (current[pipe].discard if finished else current[pipe].add)(run)
+                if distributed.rank() == 0:  # of the first process's share, for all
+                    progress.update(*words)
     if died:
         raise UserError(
             f"{'; '.join(died)}; the runs of the other processes are kept: start again, without "
@@ -202,10 +237,12 @@ def _follow(processes: dict[Connection, Any], progress: "Progress") -> None:
         )
 
 
-def _how_it_died(worker: Any, run: Run | None) -> str:
+def _how_it_died(worker: Any, runs: set[Run]) -> str:
     code = worker.exitcode
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    doing = f"while training {run.label}" if run else "before it trained anything"
+    labels = ", ".join(run.label for run in runs)
+    what = labels if len(runs) < 2 else f"{len(runs)} runs"
+    doing = f"while training {what}" if runs else "while training nothing"
     memory = " (often too little memory)" if how == "signal SIGKILL" else ""
     return f"worker process {worker.pid} died {doing}, {how}{memory}"
 
@@ -217,8 +254,11 @@ class Progress:
         import data
 
         self.done: dict[Run, float] = dict.fromkeys(runs, 0.0)  # epochs
-        self.sizes = {run: data.split_sizes(run.dataset, run.split) for run in runs}
+        self.sizes = {
+            run: data.split_sizes(run.dataset, run.split, run.overfit_images) for run in runs
+        }
         self.started: set[Run] = set()
+        self.running: set[Run] = set()
         self.images = 0.0
         self.estimated = False
         self.terminal = sys.stderr.isatty()
@@ -245,11 +285,14 @@ class Progress:
         else:  # what a checkpoint brings is no work of this sweep
             self.started.add(run)
             self.bar.initial += step
+        self.running.add(run)
         if finished:  # a run that diverged leaves epochs out
             self.bar.total -= run.epochs - done
+            self.running.remove(run)
         rate = self.images / max(now - self.first_step, 1e-9)
         self.bar.set_postfix_str(
-            f"{rate:,.0f} images/s, epoch {max(1, math.ceil(done))}/{run.epochs} of {run.label}",
+            f"{rate:,.0f} images/s, {max(1, len(self.running))} at once, "
+            f"epoch {max(1, math.ceil(done))}/{run.epochs} of {run.label}",
             refresh=False,
         )
         self.bar.n = min(sum(self.done.values()), self.bar.total)
@@ -293,32 +336,42 @@ class Progress:
 
 
 def _work(
-    todo: list[Run],
+    batches: list[list[Run]],
     weights: bool,
     store: Store,
     folder: Path | None,
     device: str,
     pipe: Connection,
 ) -> None:
-    """A worker process: train what can be claimed, and report through the pipe."""
+    """A worker process: train what can be claimed of each batch, and report through the pipe."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     import data
-    import train as training
 
+    if device == "cpu":
+        import train as training
+    else:
+        import engine as training
+
+        torch.cuda.set_device(device)
     try:
         if code_fingerprint() != store.code:
             raise UserError("the code was edited while the sweep started: start it again")
         store.say = lambda line: pipe.send(("say", line))
         environment(device)  # asks git now, as the code is that of now
-        dataset = data.load(todo[0].dataset, folder).to(device)
+        dataset = data.load(batches[0][0].dataset, folder).to(device)
         reporter = _Reporter(pipe.send)
-        for run in todo:
-            with store.claim(run) as mine:
-                if mine and not store.is_finished(run, weights):
-                    training.train([run], dataset, store, reporter)
-                    reporter.finish()
+        for batch in batches:
+            with ExitStack() as claims:
+                claimed = [run for run in batch if claims.enter_context(store.claim(run))]
+                training.train(
+                    [run for run in claimed if not store.is_finished(run, weights)],
+                    dataset,
+                    store,
+                    reporter,
+                )
+                reporter.finish()
     except UserError as error:
         pipe.send(("error", str(error)))
     except torch.OutOfMemoryError:
@@ -331,20 +384,20 @@ def _end_with_parent() -> None:
 
 
 class _Reporter:
-    """Passes on at most one of training's reports every REPORT_SECONDS, and those that count."""
+    """Passes on at most one report on a run every REPORT_SECONDS, and the first and last."""
 
     def __init__(self, send: Callable[[tuple], None]) -> None:
         self.send = send
-        self.sent = 0.0
-        self.last: tuple[Run, float] | None = None
+        self.sent: dict[Run, float] = {}  # when
+        self.last: dict[Run, float] = {}  # how many epochs were done
 
     def __call__(self, run: Run, done: float) -> None:
-        first = self.last is None or self.last[0] != run
-        self.last = (run, done)
-        if first or time.monotonic() - self.sent >= REPORT_SECONDS:
-            self.sent = time.monotonic()
+        self.last[run] = done
+        if time.monotonic() - self.sent.get(run, -math.inf) >= REPORT_SECONDS:
+            self.sent[run] = time.monotonic()
             self.send(("progress", run, done, False))
 
     def finish(self) -> None:
-        if self.last is not None:
-            self.send(("progress", *self.last, True))
+        for run, done in self.last.items():
+            self.send(("progress", run, done, True))
+        self.sent, self.last = {}, {}

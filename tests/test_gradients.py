@@ -1,34 +1,32 @@
 """Gradient statistics against a slow oracle that keeps every gradient."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 
-import data
 import gradients
 import train
 
 
 def keep_every_gradient(run, dataset, store):
-    """Train like train_run, keeping |g|: {parameter: (epochs, steps an epoch, elements)}."""
-    network = train.build(run, store)
-    optimizer = train.torch.optim.SGD(network.parameters(), lr=run.learning_rate)
+    """Train like train_run, keeping |g|: {parameter: (steps, elements)}."""
+    run = dataclasses.replace(run, gradient_statistics=False)
+    training = train.Training(run, dataset, store)
+    network = training.network.to(memory_format=torch.channels_last)
     kept = {name: [] for name, _ in network.named_parameters()}
 
-    class Keeper:
-        def observe(self):
+    class Keeper(torch.optim.SGD):
+        def step(self):
             for name, parameter in network.named_parameters():
                 kept[name].append(parameter.grad.abs().flatten().double().numpy().copy())
+            super().step()
 
-        def end_epoch(self):
-            pass
-
-    indices, _ = data.split_indices(run.split, len(dataset.images))
-    network = network.to(memory_format=train.torch.channels_last)
-    for epoch in range(run.epochs):
+    optimizer = Keeper(network.parameters(), lr=run.learning_rate)
+    for _ in range(run.epochs):
         network.train()
-        train.train_epoch(
-            run, epoch, network, optimizer, dataset, indices, Keeper(), lambda *_: None
-        )
+        training.end_epoch((*train.train_epoch(training, optimizer, lambda *_: None), 0.0, 0.0))
     return {name: np.array(values) for name, values in kept.items()}
 
 
@@ -49,15 +47,15 @@ def test_statistics_equal_those_of_every_gradient_kept(network, a_run, digits, s
             "last_epochs": values[-5 * steps :],
         }
         for name, window in windows.items():
-            assert found[name]["mean"][at] == pytest.approx(window.mean(), rel=1e-5)
-            assert found[name]["std"][at] == pytest.approx(window.std(ddof=1), rel=1e-5)
+            assert found[name]["mean"][at] == pytest.approx(window.mean(), rel=1e-9)
+            assert found[name]["std"][at] == pytest.approx(window.std(ddof=1), rel=1e-9)
         for name in ("first_steps", "last_steps"):
             by_element = windows[name].std(axis=0, ddof=1).mean()
-            assert found[name]["std_by_element"][at] == pytest.approx(by_element, rel=1e-5)
+            assert found[name]["std_by_element"][at] == pytest.approx(by_element, rel=1e-9)
         for epoch in range(run.epochs):
             window = values[epoch * steps : (epoch + 1) * steps]
-            assert found["history"]["mean"][epoch][at] == pytest.approx(window.mean(), rel=1e-5)
-            assert found["history"]["std"][epoch][at] == pytest.approx(window.std(ddof=1), rel=1e-5)
+            assert found["history"]["mean"][epoch][at] == pytest.approx(window.mean(), rel=1e-9)
+            assert found["history"]["std"][epoch][at] == pytest.approx(window.std(ddof=1), rel=1e-9)
 
 
 def test_watching_gradients_changes_no_number(a_run, digits, store):
@@ -71,6 +69,6 @@ def test_watching_gradients_changes_no_number(a_run, digits, store):
 
 def test_deviation_of_known_numbers():
     # 1, 2, 4: mean 7/3, squared differences 16/9 + 1/9 + 25/9 = 42/9, over 2 = 7/3
-    total, squares = gradients.torch.tensor(7.0).double(), gradients.torch.tensor(21.0).double()
+    total, squares = torch.tensor(7.0).double(), torch.tensor(21.0).double()
     assert gradients.deviation(total, squares, 3).item() == pytest.approx((7 / 3) ** 0.5)
     assert gradients.deviation(total, total**2, 1).item() == 0

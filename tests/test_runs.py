@@ -27,6 +27,9 @@ def test_every_field_is_part_of_the_name(a_run):
         "reinitialised": ("fc1",),
         "frozen": ("conv1",),
         "gradient_statistics": True,
+        "width": 8,
+        "initialisation": "kaiming",
+        "overfit_images": 64,
     }
     assert set(changed) == {field.name for field in dataclasses.fields(Run)}
     names = {dataclasses.replace(base, **{field: value}).name for field, value in changed.items()}
@@ -60,6 +63,9 @@ def test_no_default_may_ever_be_edited():
         "reinitialised": (),
         "frozen": (),
         "gradient_statistics": False,
+        "width": 16,
+        "initialisation": "default",
+        "overfit_images": 0,
     }
 
 

@@ -273,12 +273,13 @@ def code(tmp_path):
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("models.py", "nn.Conv2d(16, 32, 3, padding=1)", "nn.Conv2d(16, 32, 3, padding=0)"),
+        ("models.py", "2 * width, 3, padding=1)", "2 * width, 3, padding=0)"),
         ("models.py", "F.relu(self.fc1", "F.gelu(self.fc1"),
         ("data.py", "SPLIT_SEED = 0", "SPLIT_SEED = 1"),
         ("data.py", ".sub_(0.5)", ".sub_(0.49)"),
         ("train.py", "optimizer.zero_grad()", "pass"),
         ("gradients.py", "WINDOW = 5", "WINDOW = 6"),
+        ("engine.py", "value=-1)", "value=-2)"),
     ],
 )
 def test_an_edit_that_decides_numbers_is_noticed(name, old, new, code):

@@ -107,14 +107,12 @@ def test_one_step_is_plain_sgd_to_the_last_bit(a_run, digits, store):
 def test_on_real_images_too(a_run, cifar10, store):
     """One step on CIFAR-10's own split, against a plain step."""
     run = a_run(dataset="cifar10", epochs=1, batch_size=64)
-    network, plain = (train.build(run, store) for _ in range(2))
-    train_indices, _ = data.split_indices("standard", 50_000)
+    training, plain = train.Training(run, cifar10, store), train.build(run, store)
+    network = training.network
     first = train.draw(run, 0, 45_000, 0).order[:64]
-    small = train_indices[first]
+    small = training.train_indices = training.train_indices[first]
     optimizers = [torch.optim.SGD(net.parameters(), 0.05) for net in (network, plain)]
-    loss, _ = train.train_epoch(
-        run, 0, network, optimizers[0], cifar10, small, None, lambda *_: None
-    )
+    loss, _ = train.train_epoch(training, optimizers[0], lambda *_: None)
     images = cifar10.images[small].permute(0, 3, 1, 2).float() / 127.5 - 1
     expected = F.cross_entropy(plain(images), cifar10.labels[small])
     expected.backward()
