@@ -60,15 +60,16 @@ def on_first(function: Callable[[], T]) -> T:
 def on_all(function: Callable[[], T]) -> T:
     """Call the function on every process and wait for all; what it returned on this one.
 
-    Raises UserError on all where it does on any, naming the processes and what they say.
+    Raises UserError on all where it does on any, naming the processes unless all say the same.
     """
     if size() == 1:
         return function()
     value, error = _attempt(function)
     where = f"process {rank()} on {socket.gethostname()}"
-    said = [(place, error) for place, error in _gather((where, error)) if error]
+    errors = dict(_gather((where, error)))
+    said = [f"{place}: {error}" for place, error in errors.items() if error]
     if said:
-        words = "; ".join(f"{place}: {error}" for place, error in said)
+        words = error if len(set(errors.values())) == 1 else "; ".join(said)
         raise UserError(words if rank() == 0 else "")
     return value
 

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from project import ROOT, SMALL, Project
 
 import data
 import download
 from runs import Run
 from store import Store
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +59,18 @@ def a_run():
         return Run(**(defaults | fields))
 
     return make
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path / "project").edit(**SMALL)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """A small sweep that was never interrupted. Copy it to change it."""
+    project = Project(tmp_path_factory.mktemp("finished") / "project").edit(**SMALL)
+    done = project.run("--quick")
+    assert done.returncode == 0, done.stderr
+    project.printed = done.stdout
+    return project

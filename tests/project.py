@@ -1,0 +1,106 @@
+"""A copy of the project that tests edit, run, interrupt and damage."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {"EPOCHS": 3, "SEEDS": [1, 2], "LEARNING_RATES": [0.1, 0.05]}
+
+
+def answer_ctrl_c() -> None:
+    """As in a terminal, even where the tests themselves run in the background of a shell."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Project:
+    """A copy of the project, to edit and to run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        for path in ROOT.glob("*.py"):
+            shutil.copy(path, folder)
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("CIFAR10")}
+
+    def edit(self, script: str = "exp1_lr.py", **constants) -> "Project":
+        path = self.folder / script
+        text = path.read_text()
+        for name, value in constants.items():
+            text, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value!r}", text)
+            assert count == 1
+        path.write_text(text)
+        return self
+
+    def start(
+        self, *options: str, script: str = "exp1_lr.py", launcher: Sequence[str] = (sys.executable,)
+    ) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*launcher, script, *options],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=answer_ctrl_c,
+        )
+
+    def run(self, *options: str, **how: Any) -> subprocess.CompletedProcess:
+        process = self.start(*options, **how)
+        out, err = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    @property
+    def results(self) -> Path:
+        return self.results_of("exp1_lr")
+
+    def results_of(self, experiment: str) -> Path:
+        return self.folder / "results" / "quick" / experiment
+
+    def files(self, kind: str) -> dict[str, int]:
+        """Name and time of last change of all files of a kind."""
+        return {path.name: path.stat().st_mtime_ns for path in (self.results / kind).glob("*")}
+
+    def summary(self) -> dict:
+        """summary.json without what may differ between two trainings: timing and environment."""
+        summary = json.loads((self.results / "summary.json").read_text())
+        del summary["seconds"], summary["environment"]
+        return summary
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    """The one line on stderr of a command that failed as users' errors do."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Look until something is so, a minute at most, while a command runs."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(path.parent.name))
+    return found
