@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import cifar10_root
-from project import Project, children, one_line, wait_until
+from project import SMALL, Project, children, one_line, wait_until
 
 
 @pytest.fixture
