@@ -137,6 +137,10 @@ class Together:
         self.weight_decay = self._row_each([run.weight_decay for run in self.runs])
         self.learning_rate = self._row_each([0.0] * len(self.runs))
 
+        self.train_indices = trainings[0].train_indices
+        self.val_images, self.val_labels = (
+            of[trainings[0].val_indices] for of in (dataset.images, dataset.labels)
+        )
         # what an epoch is made of, (runs, images, ...), and how far into it the next step begins
         self.drawn = self._draw(0)
         self.draws = Draws(*(rows.to(self.device) for rows in self.drawn))
@@ -149,20 +153,16 @@ class Together:
             2, len(self.runs), len(names), dtype=torch.float64, device=self.device
         )
         self.steps: dict[int, Callable[[], list[Tensor]]] = {}  # by batch size: the last is short
-        self.val_images, self.val_labels = (
-            of[trainings[0].val_indices] for of in (dataset.images, dataset.labels)
-        )
 
     def _row_each(self, values: list[float]) -> Tensor:
         return torch.tensor(values, device=self.device)
 
     def _draw(self, ahead: int) -> Draws:
-        """Every run's draws, stacked, for so many epochs after its next; order indexes images."""
-        drawn = []
-        for t in self.trainings:
-            indices = t.train_indices.cpu()
-            own = draw(t.run, t.epoch + ahead, len(indices), t.network.noise_features)
-            drawn.append(own._replace(order=indices[own.order]))
+        """Every run's draws, stacked, for so many epochs after its next, on the CPU."""
+        drawn = [
+            draw(t.run, t.epoch + ahead, len(self.train_indices), self.network.noise_features)
+            for t in self.trainings
+        ]
         return Draws(*(torch.stack(rows) for rows in zip(*drawn, strict=True)))
 
     def train_epoch(self) -> list[list[float]]:
@@ -174,6 +174,7 @@ class Together:
         self.learning_rate.copy_(self._row_each(rates))
         for rows, drawn in zip(self.draws, self.drawn, strict=True):
             rows.copy_(drawn)
+        self.draws.order.copy_(self.train_indices[self.draws.order])  # places in all images
         for total in (self.position, self.loss_sums, self.correct, self.moments):
             total.zero_()
         set_training(self.network, self.runs[0].frozen)
@@ -181,9 +182,9 @@ class Together:
         for step, first in enumerate(range(0, images, batch_size)):
             gradients = self._step(min(batch_size, images - first))
             for row, t in enumerate(self.trainings):
-                if t.gradients and not t.is_over:
-                    step_of_run = t.epoch * t.steps_per_epoch + step
-                    t.gradients.observe(step_of_run, [rows[row] for rows in gradients])
+                of_run = t.epoch * t.steps_per_epoch + step
+                if t.gradients and not t.is_over and t.gradients.windows_at(of_run):
+                    t.gradients.observe(of_run, [rows[row] for rows in gradients])
         if any(t.epoch + 1 < t.run.epochs for t in self.trainings):
             self.drawn = self._draw(1)  # while the GPU is busy with this epoch's steps
         trained = torch.stack([self.loss_sums, self.correct.double()], 1) / images
