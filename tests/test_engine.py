@@ -41,7 +41,7 @@ def few(a_run):
 
 
 def stores(tmp_path):
-    return (Store(tmp_path / name, "exp", say=[].append) for name in ("alone", "together"))
+    return (Store(tmp_path / name, "exp", say=pytest.fail) for name in ("alone", "together"))
 
 
 def assert_same(one: dict, other: dict, rel: float) -> None:
