@@ -1,12 +1,12 @@
 """How fast is training? Plain loops and this project side by side, in one run, on real CIFAR-10.
 
     python benchmarks/throughput.py                 # on the GPU if there is one, else on all cores
-    python benchmarks/throughput.py --device cpu    # about ten minutes
+    python benchmarks/throughput.py --device cpu    # about ten minutes, if it is idle
 
 Counts the images of training steps, without validation, checkpoints and start-up: BaselineNet in
 batches of 64 at a learning rate of 0.05. Every contestant trains in fresh processes of its own, is
 timed after a warm-up, and they take turns, as what disturbs a machine comes and goes. Writes
-throughput_<cpu|cuda>.json and .png beside this file; nothing else is written anywhere.
+throughput_<cpu|cuda>.json and .png beside this file, and prints what the README says of them.
 """
 
 import argparse
@@ -183,7 +183,7 @@ def one_run(stopwatch: Stopwatch, folder: Path) -> None:
 
 
 def runs_together(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
-    """engine.py's steps, over the order of a first epoch again and again."""
+    """engine.py's steps. They go over the first draws again and again, which costs the same."""
     trainings = begin(stopwatch, folder, runs)
     together = engine.Together(trainings, trainings[0].dataset)
     together.learning_rate.fill_(LEARNING_RATE)
@@ -422,8 +422,8 @@ def spread(values: list[float]) -> dict[str, Any]:
     }
 
 
-def report(result: Result, style: str = "github") -> str:
-    """The table and what a reader must know beside it, as the README shows them."""
+def report(result: Result) -> str:
+    """The table and what a reader must know beside it, as they stand in the README."""
     rows = []
     for row in result["contestants"]:
         images = row["images_a_second"]
@@ -438,7 +438,7 @@ def report(result: Result, style: str = "github") -> str:
             cells["ms a step"] = f"{1e3 * row['seconds_a_step']:.2f}"
             cells["MiB a run"] = f"{row['bytes_a_run'] / 2**20:.1f}"
         rows.append(cells)
-    table = tabulate(rows, headers="keys", tablefmt=style, disable_numparse=True)
+    table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     product, start_up = result["matrix_product_flop_a_second"], result["start_up_seconds"]
     return (
         f"{table}\n\n"
@@ -537,7 +537,7 @@ def main() -> None:
         result = measure(device, options.seconds, TURNS)
     except KeyboardInterrupt:
         raise Interrupted("stopped: nothing is written") from None
-    print(f"\n{report(result, 'simple')}\n")
+    print(f"\n{report(result)}\n")
     for path in save(result, ROOT / "benchmarks"):
         print(f"written  {path}")
 
