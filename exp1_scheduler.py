@@ -6,6 +6,8 @@ seed, with the best fixed rate of experiment 1.1, whose finished runs are read, 
 
     python exp1_scheduler.py            # trains what is missing of 1.1, too
     python exp1_scheduler.py --quick    # a rehearsal in under a minute, without CIFAR-10
+
+It costs 10 runs of 50 epochs on 45,000 images, two fifths of the 25 runs of 1.1.
 """
 
 import errors

@@ -6,6 +6,8 @@ half. The trained weights are kept for experiment 2.2.
 
     python exp2_dropout.py            # the whole sweep; interrupt it at will
     python exp2_dropout.py --quick    # a rehearsal in under a minute, without CIFAR-10
+
+It costs 25 runs of 50 epochs, like 1.1, but on 25,000 images where 1.1 has 45,000.
 """
 
 import errors

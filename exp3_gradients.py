@@ -7,6 +7,9 @@ five steps, the first and last five epochs, and every epoch. BatchNormNet is the
 
     python exp3_gradients.py            # the whole sweep; interrupt it at will
     python exp3_gradients.py --quick    # a rehearsal in under a minute, without CIFAR-10
+
+It costs 15 runs of 30 epochs and 5 of 50 on 45,000 images, a little over half of 1.1's 25 runs of
+50, and 5 more of 50 where 1.1 has not trained them yet.
 """
 
 import errors
