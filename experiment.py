@@ -74,6 +74,18 @@ class Experiment:
         check_constants(f"{script.__name__}.py", script.constants())
         return self.train(script.runs(), shared_with=script.__name__)
 
+    def trainable_parameters(self, groups: Groups) -> dict[str, int]:
+        """How many numbers training changes in a network of each group: {label: count}."""
+        import train  # and torch with it, which takes seconds
+
+        store = Store(self.root, self.name, code=self.code)
+        counts = {}
+        for label, group in groups.items():
+            # where a run starts from makes no difference to which of its layers are frozen
+            network = train.build(dataclasses.replace(group[0], start=None), store)
+            counts[label] = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        return counts
+
     def summarise(
         self,
         groups: dict[str, list[Record]],

@@ -10,7 +10,7 @@ from typing import Any
 
 import plots
 from store import write
-from summary import compare, in_words, notes, table
+from summary import by_learning_rate, compare, in_words, notes, table
 
 INTRODUCTION = """\
 # Results
@@ -93,6 +93,7 @@ def sentences(summary: dict[str, Any]) -> list[str]:
             f"{among}the generalisation gap is widest for {widest}, {points(**gaps[widest])}, "
             f"and narrowest for {narrowest}, {points(**gaps[narrowest])}."
         )
+    found += [by_parameters(summary, *line) for line in by_learning_rate(summary).items()]
     found += diverged(summary["groups"])
     return found
 
@@ -116,6 +117,29 @@ def difference(pair: dict[str, Any]) -> str:
         f"{what}: {signed(mean)} points ({signed(low)} to {signed(high)}, {len(pair['seeds'])} "
         f"seeds): {verdict}."
     )
+
+
+def by_parameters(summary: dict[str, Any], rate: str, groups: Sequence[dict[str, Any]]) -> str:
+    """Test accuracy and gap at one learning rate, from the fewest trainable parameters on."""
+
+    counts = [f"{summary['trainable_parameters'][group['label']]:,}" for group in groups]
+    accuracies, gaps = (
+        [hundredths(group[quantity]["mean"]) for group in groups]
+        for quantity in ("test_accuracy", "gap")
+    )
+    return (
+        f"At {rate}, with {listed(counts)} trainable parameters, mean test accuracy is "
+        f"{listed(accuracies)}%, and the generalisation gap {listed(gaps)} points."
+    )
+
+
+def hundredths(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.2f}".replace("-", "−")
+
+
+def listed(words: Sequence[str]) -> str:
+    """One after the other, as a sentence lists them."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
 
 
 def diverged(groups: Sequence[dict[str, Any]]) -> list[str]:

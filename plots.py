@@ -23,7 +23,7 @@ import errors
 from errors import UserError
 from runs import NETWORKS
 from store import HERE, write
-from summary import common, generalisation_gap, in_words
+from summary import by_learning_rate, common, generalisation_gap, in_words
 
 PALETTE = (
     ("#0072B2", "o"),
@@ -108,20 +108,33 @@ def scheduler_figures(summary: Summary) -> Figures:
     """The candidates, the differences from the best fixed rate, and what a sweep has."""
     return {
         "schedules": partial(schedules, summary),
-        "differences": partial(differences, summary),
+        "differences": partial(differences, summary, summary["groups"]),
         **sweep_figures(summary),
     }
 
 
 def transfer_figures(summary: Summary) -> Figures:
-    """All models' test accuracy, gap and results by class, and the retrained models' curves."""
-    retrained = [group for group in summary["groups"] if group["label"].startswith("retrained")]
+    """All models' test accuracy, gap and results by class, and the retrained models' curves.
+
+    What freezes fewer layers has figures of its own.
+    """
+    finer = [group for group in summary["groups"] if group["label"].startswith("frozen=")]
+    groups = [group for group in summary["groups"] if group not in finer]
+    retrained = [group for group in groups if group["label"].startswith("retrained")]
+    shown = {}
+    if finer:
+        shown = {
+            "trainable_parameters": partial(trainable_parameters, summary),
+            "differences_by_frozen_layers": partial(differences, summary, finer),
+            **{group["label"]: partial(curves, summary, group) for group in finer},
+        }
     return {
-        "test_accuracy": partial(results, summary),
-        "differences": partial(differences, summary),
-        "classes": partial(classes, summary),
+        "test_accuracy": partial(results, summary, groups),
+        "differences": partial(differences, summary, groups),
+        "classes": partial(classes, summary, groups),
         "comparison": partial(comparison, summary, retrained),
         **{group["label"]: partial(curves, summary, group) for group in retrained},
+        **shown,
         **best_model_figures(summary),
     }
 
@@ -144,7 +157,7 @@ def gradient_figures(summary: Summary) -> Figures:
         **shown,
         "comparison": partial(comparison, summary, performance),
         **{group["label"]: partial(curves, summary, group) for group in performance},
-        "differences": partial(differences, summary),
+        "differences": partial(differences, summary, summary["groups"]),
         **best_model_figures(summary),
     }
 
@@ -317,13 +330,15 @@ def schedules(summary: Summary) -> Figure:
     return figure
 
 
-def differences(summary: Summary) -> Figure:
-    """Differences of test accuracy paired by seed: every seed, the mean and its 95% interval."""
-    comparisons = summary["comparisons"]
+def differences(summary: Summary, groups: Sequence[Group]) -> Figure:
+    """How these settings' test accuracy differs, paired by seed: seeds, mean and 95% interval."""
+    labels = [group["label"] for group in groups]
+    comparisons = [pair for pair in summary["comparisons"] if pair["label"] in labels]
+    compared = {pair[key] for pair in comparisons for key in ("label", "minus")}
     figure, (axes,) = canvas(
         summary,
         "Test accuracy, paired by seed",
-        summary["groups"],
+        [group for group in summary["groups"] if group["label"] in compared],
         height=1.6 + 0.6 * len(comparisons),
     )
     for row, pair in enumerate(comparisons):
@@ -338,19 +353,15 @@ def differences(summary: Summary) -> Figure:
     return figure
 
 
-def results(summary: Summary) -> Figure:
+def results(summary: Summary, groups: Sequence[Group]) -> Figure:
     """Test accuracy and generalisation gap of every setting: seeds, mean and 95% interval."""
-    groups = summary["groups"]
     height = 1.6 + 0.5 * len(groups)
     figure, panels = canvas(
         summary, "Test accuracy and generalisation gap", groups, columns=2, height=height
     )
     for axes, quantity in zip(panels, ("test_accuracy", "gap"), strict=True):
         for row, group in enumerate(groups):
-            if quantity == "gap":
-                values = [generalisation_gap(run) for run in group["runs"]]
-            else:
-                values = [run["test_accuracy"] for run in group["runs"]]
+            values = [at_the_end(run, quantity) for run in group["runs"]]
             dots(axes, row, values, group[quantity], styles(summary)[group["label"]])
         axes.set_yticks(range(len(groups)), [group["label"] for group in groups])
         axes.set_ylim(len(groups) - 0.4, -0.6)
@@ -358,6 +369,61 @@ def results(summary: Summary) -> Figure:
     panels[1].set_xlabel("training minus validation accuracy (percentage points)")
     panels[1].tick_params(labelleft=False)
     return figure
+
+
+def trainable_parameters(summary: Summary) -> Figure:
+    """Test accuracy and gap by number of trainable parameters: seeds, and the mean of each rate."""
+    lines = by_learning_rate(summary)
+    groups = [group for line in lines.values() for group in line]
+    counts = summary["trainable_parameters"]
+    figure, panels = canvas(
+        summary,
+        f"Retrained from dropout={groups[0]['settings']['dropout_rate']:.12g}, by number of "
+        "trainable parameters",
+        groups,
+        rows=2,
+        height=7,
+        note="Validation is on the images that the source was trained on: the more is kept of it, "
+        "the less the gap says about new images",
+    )
+    names = {}
+    for rate, line in lines.items():
+        colour, marker, _ = styles(summary)[line[-1]["label"]]
+        diverged = sum(group["diverged"] for group in line)
+        for axes, quantity in zip(panels, ("test_accuracy", "gap"), strict=True):
+            means = []
+            for group in line:
+                count, frozen = counts[group["label"]], group["settings"]["frozen"]
+                names[count] = f"{count:,}\n{', '.join(frozen) or 'none'}"
+                values = [at_the_end(run, quantity) for run in group["runs"]]
+                known = [100 * value for value in values if value is not None]
+                axes.plot([count] * len(known), known, "o", color=colour, alpha=0.4, markersize=4)
+                means.append((count, group[quantity]["mean"]))
+            axes.plot(
+                [count for count, _ in means],
+                [float("nan") if mean is None else 100 * mean for _, mean in means],
+                color=colour,
+                marker=marker,
+                linewidth=2,
+                label=f"{rate}, mean over seeds" + f" ({diverged} runs diverged)" * bool(diverged),
+            )
+    panels[0].plot([], [], "o", color="black", alpha=0.4, markersize=4, label="one seed")
+    for axes in panels:
+        axes.set_xticks(list(names), [])
+    panels[1].set_xticks(list(names), names.values())
+    # conv1 has few parameters: the last two stand close together
+    for text, side in zip(panels[1].get_xticklabels()[-2:], ("right", "left"), strict=False):
+        text.set_horizontalalignment(side)
+    panels[1].set_xlabel("trainable parameters, and which layers are frozen")
+    panels[0].set_ylabel("test accuracy (%)")
+    panels[1].set_ylabel("training minus validation\naccuracy (percentage points)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def at_the_end(run: dict[str, Any], quantity: str) -> float | None:
+    """A run's "test_accuracy" or "gap"; None where it diverged."""
+    return generalisation_gap(run) if quantity == "gap" else run["test_accuracy"]
 
 
 def dots(
@@ -383,10 +449,10 @@ def dots(
         )
 
 
-def classes(summary: Summary) -> Figure:
+def classes(summary: Summary, groups: Sequence[Group]) -> Figure:
     """F1 on the test set by class, the mean over seeds, for every setting."""
-    figure, (axes,) = canvas(summary, "F1 by class on the test set", summary["groups"])
-    for group in summary["groups"]:
+    figure, (axes,) = canvas(summary, "F1 by class on the test set", groups)
+    for group in groups:
         reports = [run["report"] for run in group["runs"] if run["report"]]
         if not reports:
             continue

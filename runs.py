@@ -166,6 +166,7 @@ def _real(allowed, description: str) -> tuple:
 _POSITIVE = _real(lambda value: value > 0, "a number above 0")
 _NOT_NEGATIVE = _real(lambda value: value >= 0, "a number, at least 0")
 _FRACTION = _real(lambda value: 0 <= value < 1, "a number from 0 up to, but not, 1")
+_ABOVE_ONE = _real(lambda value: value > 1, "a number above 1")
 
 # name: (type, what is allowed, what it is kept as, how to say it)
 RULES: dict[str, tuple] = {
@@ -184,6 +185,7 @@ RULES: dict[str, tuple] = {
     "weight_decay": _NOT_NEGATIVE,
     "dropout_rate": _FRACTION,
     "momentum": _FRACTION,
+    "fine_tuning_divisor": _ABOVE_ONE,
 }
 
 

@@ -129,6 +129,19 @@ def summarise_gradients(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
+def by_learning_rate(summary: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The groups whose trainable parameters are counted, by learning rate, the fewest first."""
+    counts = summary.get("trainable_parameters", {})
+    groups = sorted(
+        (group for group in summary["groups"] if group["label"] in counts),
+        key=lambda group: counts[group["label"]],
+    )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for group in groups:
+        found.setdefault(f"lr={group['settings']['learning_rate']:.12g}", []).append(group)
+    return found
+
+
 def compare(
     label: str, records: Sequence[Record], other_label: str, others: Sequence[Record]
 ) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import exp2_dropout
 import exp2_transfer
 import exp3_gradients
 import experiment
+from errors import UserError
 from schedules import exponential_decay, inverse_time, step_decay
 
 
@@ -82,6 +83,60 @@ def test_experiment_2_2():
         assert run.reinitialised == ("fc1", "fc2")
         assert (run.split, run.learning_rate, run.epochs) == ("swapped halves", 0.1, 50)
         assert run.dropout_rate == source.dropout_rate == 0.4
+
+
+def test_experiment_2_2_freezes_more_or_fewer_layers():
+    sources = exp2_dropout.runs()["dropout=0"]
+    groups = exp2_transfer.finer_runs(sources)
+    groups["retrained, dropout=0"] = exp2_transfer.runs(sources)  # the eighth of four by two
+    layers = ("conv1", "conv2", "conv3")
+    for frozen in range(4):
+        for rate in (0.1, 0.01):
+            full = (frozen, rate) == (3, 0.1)
+            group = groups.pop("retrained, dropout=0" if full else f"frozen={frozen}, lr={rate}")
+            assert [run.start for run in group] == sources
+            for run in group:
+                assert (run.frozen, run.learning_rate) == (layers[:frozen], rate)
+                assert (run.reinitialised, run.split) == (("fc1", "fc2"), "swapped halves")
+                assert (run.network, run.dropout_rate) == ("DropoutNet", 0)
+    assert not groups
+
+
+def test_transfer_starts_from_the_seeds_it_asks_for_that_did_not_diverge(monkeypatch):
+    records = [{"seed": seed, "diverged_at_epoch": 7 if seed == 2 else None} for seed in (1, 2, 3)]
+    monkeypatch.setattr(exp2_transfer, "SEEDS", [2, 3, 4])
+    found = exp2_transfer.sources("dropout=0.4", records)
+    assert [(run.seed, run.dropout_rate) for run in found] == [(3, 0.4), (4, 0.4)]
+    monkeypatch.setattr(exp2_transfer, "SEEDS", [2])
+    with pytest.raises(UserError, match=r"SEEDS = \[2\]: all runs of dropout=0.4 diverged"):
+        exp2_transfer.sources("dropout=0.4", records)
+
+
+@pytest.mark.parametrize(
+    ("script", "runs", "images"),
+    [
+        (exp1_lr, lambda: flat(exp1_lr.runs()), 45_000),
+        (exp1_scheduler, lambda: flat(exp1_scheduler.runs()), 45_000),
+        (exp2_dropout, lambda: flat(exp2_dropout.runs()), 25_000),
+        (
+            exp2_transfer,
+            lambda: [
+                *exp2_transfer.runs(exp2_dropout.runs()["dropout=0"]),
+                *exp2_transfer.runs(exp2_dropout.runs()["dropout=0.4"]),
+                *flat(exp2_transfer.finer_runs(exp2_dropout.runs()["dropout=0"])),
+            ],
+            25_000,
+        ),
+        (exp3_gradients, lambda: flat(exp3_gradients.watched_runs()), 45_000),
+    ],
+)
+def test_a_script_says_what_it_costs(script, runs, images):
+    runs = set(runs())
+    (epochs,) = {run.epochs for run in runs}
+    text = " ".join(script.__doc__.split())
+    assert f"It costs {len(runs)} runs of {epochs} epochs" in text
+    assert f"{images:,} images" in text
+    assert {data.split_sizes("cifar10", run.split)[0] for run in runs} == {images}
 
 
 def test_experiment_3():

@@ -115,3 +115,26 @@ def test_a_damaged_summary_does_not_spoil_the_page(tmp_path):
 def test_a_rehearsal_concludes_nothing():
     found = sentences(summary_of({"x": [record(1, 0.6)]}) | {"rehearsal": True})
     assert "nothing here is a finding" in found[0]
+
+
+def test_trainable_parameters_are_told_by_learning_rate():
+    groups = {}
+    for label, rate, val, test in (
+        ("a", 0.1, 0.8, 0.5),
+        ("b", 0.1, 0.7, 0.6),
+        ("c", 0.01, 0.6, 0.7),
+    ):
+        groups[label] = [record(seed, val, test) for seed in (1, 2)]
+        for seed in groups[label]:
+            seed["run"] = seed["run"] | {"learning_rate": rate}
+    counts = {"b": 89_834, "a": 66_250}
+    found = sentences(summary_of(groups, trainable_parameters=counts))
+    assert found[-1] == (
+        "At lr=0.1, with 66,250 and 89,834 trainable parameters, mean test accuracy is 50.00 and "
+        "60.00%, and the generalisation gap 10.00 and 20.00 points."
+    )
+    assert not any("At lr=0.01" in sentence for sentence in found)
+    groups["b"] = [record(1, 0.7, diverged_at=1), record(2, 0.7, diverged_at=1)]
+    found = sentences(summary_of(groups, trainable_parameters=counts))
+    assert "mean test accuracy is 50.00 and –%, and the generalisation gap 10.00 and –" in found[-2]
+    assert not any("trainable" in sentence for sentence in sentences(summary_of(groups)))

@@ -328,3 +328,74 @@ def test_networks_whose_gradients_all_diverged_are_left_out(watched):
     for group in watched["groups"]:
         del group["gradients"]
     assert not [name for name in plots.figures(watched) if "gradients" in name]
+
+
+@pytest.fixture
+def frozen():
+    """Experiment 2.2 with two frozen sets at two rates; seed 2 of the last group diverged."""
+    groups = {}
+    for label, layers, rate, test in (
+        ("retrained, dropout=0", ["conv1"], 0.1, 0.50),
+        ("retrained, dropout=0.4", ["conv1"], 0.1, 0.99),
+        ("frozen=0, lr=0.1", [], 0.1, 0.60),
+        ("frozen=0, lr=0.01", [], 0.01, 0.70),
+        ("frozen=1, lr=0.01", ["conv1"], 0.01, 0.80),
+    ):
+        groups[label] = [
+            record(seed, 0.4 + test / 2, test=test + 0.01 * (seed - 2)) for seed in (1, 2, 3)
+        ]
+        for seed in groups[label]:
+            seed["run"] = seed["run"] | {"frozen": layers, "learning_rate": rate}
+    diverged = groups["frozen=1, lr=0.01"][1]
+    groups["frozen=1, lr=0.01"][1] = record(2, 0.9, diverged_at=1) | {"run": diverged["run"]}
+    base = "retrained, dropout=0"
+    finer = [label for label in groups if label.startswith("frozen")]
+    pairs = [("retrained, dropout=0.4", base), *((label, base) for label in finer)]
+    summary = summarise("exp2_transfer", "Question?\n\nMethod.", {"SMOOTHING_WINDOW": 3}, groups)
+    return summary | {
+        "comparisons": [compare(one, groups[one], other, groups[other]) for one, other in pairs],
+        "trainable_parameters": {base: 600, **dict(zip(finer, (1600, 1600, 600), strict=True))},
+    }
+
+
+def test_results_stand_over_the_number_of_trainable_parameters(frozen):
+    figure = draw(frozen, "trainable_parameters")
+    accuracy, gap = figure.axes
+    assert (accuracy.get_ylabel(), "percentage points" in gap.get_ylabel()) == (
+        "test accuracy (%)",
+        True,
+    )
+    labels = ["lr=0.1, mean over seeds", "lr=0.01, mean over seeds (1 runs diverged)", "one seed"]
+    assert legend(figure) == labels
+    full, tenth = (lines(accuracy)[label] for label in labels[:2])
+    assert (list(full.get_xdata()), list(tenth.get_xdata())) == ([600, 1600], [600, 1600])
+    assert list(full.get_ydata()) == pytest.approx([50, 60])
+    assert list(tenth.get_ydata()) == pytest.approx([80, 70])
+    assert full.get_color() != tenth.get_color()
+    assert full.get_marker() != tenth.get_marker()
+    seeds = {
+        (line.get_xdata()[0], line.get_color()): sorted(line.get_ydata())
+        for line in accuracy.get_lines()
+        if line.get_alpha() and len(line.get_xdata())
+    }
+    assert seeds[600, full.get_color()] == pytest.approx([49, 50, 51])
+    assert seeds[600, tenth.get_color()] == pytest.approx([79, 81])  # seed 2 diverged
+    # training 0.9, validation 0.4 + test / 2
+    assert list(lines(gap)[labels[0]].get_ydata()) == pytest.approx([25, 20])
+    assert list(lines(gap)[labels[1]].get_ydata()) == pytest.approx([10, 15])
+    ticks = [tick.get_text() for tick in gap.get_xticklabels()]
+    assert ticks == ["600\nconv1", "1,600\nnone"]
+    assert "frozen" in gap.get_xlabel()
+
+
+def test_finer_transfer_has_figures_of_its_own(frozen, transfer):
+    (axes,) = draw(frozen, "differences_by_frozen_layers").axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+        f"{label}\nminus retrained, dropout=0"
+        for label in ("frozen=0, lr=0.1", "frozen=0, lr=0.01", "frozen=1, lr=0.01")
+    ]
+    (axes,) = draw(frozen, "differences").axes
+    assert len(axes.get_yticklabels()) == 1
+    assert len(draw(frozen, "test_accuracy").axes[0].get_yticklabels()) == 2
+    assert "frozen=0, lr=0.01" in plots.figures(frozen)
+    assert "trainable_parameters" not in plots.figures(transfer)  # a summary that has none

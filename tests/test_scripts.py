@@ -251,6 +251,14 @@ def test_the_scheduler_shares_what_experiment_1_1_trains(another, finished):
     assert "(exp1_scheduler/schedules.png)" in page
 
 
+FINER = [  # what experiment 2.2 retrains beside "retrained, dropout=0", which freezes all at 0.1
+    f"frozen={frozen}, lr={rate}"
+    for frozen in range(4)
+    for rate in (0.1, 0.01)
+    if (frozen, rate) != (3, 0.1)
+]
+
+
 @pytest.fixture(scope="module")
 def transferred(finished, tmp_path_factory) -> Project:
     """Experiment 2.2 after the small sweep of 1.1, training 2.1 itself."""
@@ -271,6 +279,16 @@ def weights(project: Project, experiment: str, pattern: str) -> dict:
     return torch.load(path, weights_only=True)["network"]
 
 
+def retrained(project: Project, dropout: float, seed: int) -> list[tuple[dict, dict]]:
+    """Settings and trained weights of experiment 2.2's runs of one source."""
+    found = []
+    for path in (project.results_of("exp2_transfer") / "runs").iterdir():
+        run = json.loads(path.read_text())["run"]
+        if (run.get("dropout_rate", 0), run["seed"]) == (dropout, seed):
+            found.append((run, weights(project, "exp2_transfer", f"{path.stem}.pt")))
+    return found
+
+
 def test_transfer_compares_all_the_study_asks_for(transferred, finished):
     summary = json.loads((transferred.results_of("exp2_transfer") / "summary.json").read_text())
     best = finished.summary()["best"]
@@ -280,6 +298,7 @@ def test_transfer_compares_all_the_study_asks_for(transferred, finished):
         "dropout=0.4",
         "retrained, dropout=0",
         "retrained, dropout=0.4",
+        *FINER,
     ]
     assert summary["candidates"] == ["retrained, dropout=0", "retrained, dropout=0.4"]
     assert summary["groups"][3]["settings"]["start"]["split"] == "halves"
@@ -290,16 +309,37 @@ def test_transfer_compares_all_the_study_asks_for(transferred, finished):
         ("retrained, dropout=0.4", "dropout=0.4"),
         ("retrained, dropout=0.4", f"untouched, {best}"),
         ("dropout=0.4", "dropout=0"),
+        *((label, "retrained, dropout=0") for label in FINER),
     ]
     for group in summary["groups"]:
         assert group["seeds"] == [1, 2]
         assert all("f1-score" in run["report"]["7"] for run in group["runs"])
-    for dropout in ("0", "0.4"):
-        pattern = f"*_dropout={dropout}_seed=2_*"
-        before = weights(transferred, "exp2_dropout", pattern)
-        after = weights(transferred, "exp2_transfer", pattern)
-        for name in before:
-            assert torch.equal(before[name], after[name]) == name.startswith("conv"), name
+    for dropout, expected in ((0, 8), (0.4, 1)):
+        before = weights(transferred, "exp2_dropout", f"*_dropout={dropout}_seed=2_*")
+        found = retrained(transferred, dropout, seed=2)
+        assert len(found) == expected
+        for run, after in found:
+            for name in before:
+                frozen = name.split(".")[0] in run.get("frozen", ())
+                assert torch.equal(before[name], after[name]) == frozen, (run["frozen"], name)
+
+
+def test_transfer_counts_and_shows_the_trainable_parameters(transferred):
+    folder = transferred.results_of("exp2_transfer")
+    summary = json.loads((folder / "summary.json").read_text())
+    # conv1 448, conv2 4,640, conv3 18,496, fc1 65,600, fc2 650
+    by_frozen = (89_834, 89_386, 84_746, 66_250)
+    assert summary["trainable_parameters"] == {
+        "retrained, dropout=0": 66_250,
+        **{label: by_frozen[int(label[len("frozen=")])] for label in FINER},
+    }
+    for name in ("trainable_parameters", "differences_by_frozen_layers", *FINER):
+        assert (folder / f"{name.replace(', ', '_')}.png").exists()
+    page = (folder.parent / "README.md").read_text()
+    for rate in ("0.1", "0.01"):
+        counts = "66,250, 84,746, 89,386 and 89,834"
+        assert f"- At lr={rate}, with {counts} trainable parameters, mean test accuracy" in page
+    assert "| frozen=2, lr=0.01" in (folder / "table.md").read_text()
 
 
 @pytest.mark.parametrize("trouble", ["missing", "foreign"])
@@ -354,6 +394,7 @@ def test_gradients_from_the_command_line(tmp_path):
         ("exp2_dropout.py", "DROPOUT_RATES", [0, 1]),
         ("exp2_dropout.py", "LEARNING_RATE", 0),
         ("exp2_transfer.py", "SEEDS", []),
+        ("exp2_transfer.py", "FINE_TUNING_DIVISOR", 1),
         ("exp3_gradients.py", "DROPOUT_RATE", 1.5),
         ("exp3_gradients.py", "PERFORMANCE_SEEDS", [1, 1]),
     ],
@@ -364,12 +405,24 @@ def test_a_bad_constant_of_any_script_is_named(script, constant, value, project)
 
 
 @pytest.mark.parametrize(
-    ("constant", "value"), [("LEARNING_RATES", ["0.1"]), ("SEEDS", 5), ("SEEDS", []), ("EPOCHS", 0)]
+    ("script", "needed", "constant", "value"),
+    [
+        ("exp1_scheduler.py", "exp1_lr.py", "LEARNING_RATES", ["0.1"]),
+        ("exp1_scheduler.py", "exp1_lr.py", "SEEDS", 5),
+        ("exp1_scheduler.py", "exp1_lr.py", "SEEDS", []),
+        ("exp1_scheduler.py", "exp1_lr.py", "EPOCHS", 0),
+        ("exp2_transfer.py", "exp2_dropout.py", "DROPOUT_RATES", 0.5),
+        ("exp2_transfer.py", "exp2_dropout.py", "DROPOUT_RATES", [0, "0.2"]),
+        ("exp2_transfer.py", "exp2_dropout.py", "SEEDS", 5),
+        ("exp2_transfer.py", "exp2_dropout.py", "SEEDS", [1, [2]]),
+    ],
 )
-def test_a_bad_constant_of_a_script_that_another_needs_is_named(constant, value, project):
-    line = one_line(project.edit(**{constant: value}).run("--quick", script="exp1_scheduler.py"))
+def test_a_bad_constant_of_a_script_that_another_needs_is_named(
+    script, needed, constant, value, project
+):
+    line = one_line(project.edit(needed, **{constant: value}).run("--quick", script=script))
     assert line.startswith(constant)
-    assert "edit it at the top of exp1_lr.py" in line
+    assert f"edit it at the top of {needed}" in line
 
 
 def test_code_edited_between_two_sweeps_of_a_script_is_noticed(another):

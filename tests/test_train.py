@@ -275,6 +275,29 @@ def test_transfer_freezes_and_draws_anew(a_run, digits, store):
             assert not torch.equal(after[name], before[name]), name
 
 
+@pytest.mark.parametrize(
+    "frozen", [(), ("conv1",), ("conv1", "conv2"), ("conv1", "conv2", "conv3")]
+)
+def test_what_is_frozen_keeps_every_bit_and_all_else_learns(frozen, a_run, digits, store):
+    source = a_run(network="DropoutNet", split="halves", epochs=1)
+    run = a_run(
+        network="DropoutNet",
+        split="swapped halves",
+        epochs=1,
+        learning_rate=0.01,
+        start=source,
+        frozen=frozen,
+        reinitialised=("fc1", "fc2"),
+    )
+    train_and_load([source], digits, store)
+    trained, before = store.load_weights(source), train.build(run, store).state_dict()
+    train_and_load([run], digits, store)
+    for name, weights in store.load_weights(run).items():
+        layer = name.split(".")[0]
+        assert torch.equal(before[name], trained[name]) == (layer not in ("fc1", "fc2")), name
+        assert torch.equal(weights, before[name]) == (layer in frozen), name
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("network", ["BaselineNet", "DropoutNet", "BatchNormNet"])
