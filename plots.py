@@ -1,10 +1,13 @@
 """Every figure of the study, drawn from the summaries alone: `python plots.py` redraws them all.
 
+`python plots.py --errors NAME` draws what one finished run gets wrong.
+
 Colour says which setting, in every figure the same; grey is training where a figure has both.
 Single seeds are faint, their mean is strong. The colours are Okabe and Ito's (2008), which colour-
 blind readers can tell apart, and markers tell the curves apart in black and white.
 """
 
+import argparse
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -21,9 +24,9 @@ from matplotlib.ticker import MaxNLocator
 import download
 import errors
 from errors import UserError
-from runs import NETWORKS
+from runs import NETWORKS, all_settings
 from store import HERE, write
-from summary import by_learning_rate, common, generalisation_gap, in_words
+from summary import by_learning_rate, common, generalisation_gap, in_words, summarise
 
 PALETTE = (
     ("#0072B2", "o"),
@@ -62,6 +65,7 @@ WINDOWS = {
 BY_ELEMENT = "over steps, by element"
 LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc1", "bn4", "fc2")
 HEAT_MAP_RANGE = 1e3  # from the largest gradient to those in the darkest shade
+CHOICES = 10  # how many files are listed where a name fits several
 AXIS_LABELS = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}
 
 Summary = dict[str, Any]
@@ -71,9 +75,14 @@ Figures = dict[str, Callable[[], Figure | None]]  # by name; None where it canno
 
 def draw(summary: Summary, folder: Path) -> list[Path]:
     """Draw all figures of one experiment into its folder as PNG; their paths."""
+    return save(figures(summary), folder)
+
+
+def save(figures: Figures, folder: Path) -> list[Path]:
+    """Write figures into a folder as PNG; the paths of those that could be drawn."""
     paths = []
     with matplotlib.rc_context(STYLE):
-        for name, make in figures(summary).items():
+        for name, make in figures.items():
             if figure := make():
                 content = io.BytesIO()
                 figure.savefig(content, format="png")
@@ -483,16 +492,16 @@ def best_model_figures(summary: Summary) -> Figures:
     if (found := best_run(summary)) is None:
         return {}
     return {
-        "best_model": partial(best_model, summary, *found),
+        "best_model": partial(by_class, summary, *found, "Best model"),
         "mistakes": partial(mistakes, summary, *found),
     }
 
 
-def best_model(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
+def by_class(summary: Summary, group: Group, run: dict[str, Any], words: str) -> Figure:
     """The confusion matrix and the accuracy by class of one run on the test set."""
     names = list(run["report"])[: len(run["confusion_matrix"])]
-    title = f"Best model: {group['label']}, seed {run['seed']}, on the test set"
-    figure, (matrix, by_class) = canvas(summary, title, [group], columns=2, height=4.6)
+    title = f"{words}: {group['label']}, seed {run['seed']}, on the test set"
+    figure, (matrix, bars) = canvas(summary, title, [group], columns=2, height=4.6)
     counts = run["confusion_matrix"]
     shares = [[100 * n / max(1, sum(row)) for n in row] for row in counts]
     image = matrix.imshow(shares, cmap="cividis", vmin=0, vmax=100)
@@ -510,15 +519,15 @@ def best_model(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
     figure.colorbar(image, ax=matrix, label="images of the true class (%)", shrink=0.8)
     recalls = [row[i] for i, row in enumerate(shares)]
     order = sorted(range(len(names)), key=lambda i: recalls[i])
-    by_class.barh(
+    bars.barh(
         [names[i] for i in order],
         [recalls[i] for i in order],
         color=styles(summary)[group["label"]][0],
     )
     for place, i in enumerate(order):
-        by_class.text(recalls[i] + 1, place, f"{recalls[i]:.0f}", va="center", fontsize=8)
-    by_class.set_xlim(0, 105)
-    by_class.set_xlabel("accuracy by class (%)")
+        bars.text(recalls[i] + 1, place, f"{recalls[i]:.0f}", va="center", fontsize=8)
+    bars.set_xlim(0, 105)
+    bars.set_xlabel("accuracy by class (%)")
     return figure
 
 
@@ -662,7 +671,71 @@ FIGURES: dict[str, Callable[[Summary], Figures]] = {
 }
 
 
-def main() -> None:
+def draw_errors(name: str) -> None:
+    """Draw what one finished run gets wrong on the test set, beside the runs of its experiment.
+
+    Raises UserError where the name is not that of one run, or the run has no test results.
+    """
+    path = find_run(name)
+    try:
+        record = json.loads(path.read_text())
+        if record["diverged_at_epoch"] is not None:
+            raise UserError(f"{path} holds a run that diverged: it has no test results")
+        figures = error_figures(record, path)
+        drawn = save(figures, path.parent.parent / "errors")
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{path} is damaged ({error}): run its script again") from None
+    for figure in drawn:
+        print(figure)
+    if not record["most_confident_mistakes"]:
+        print("it takes no test image for another: there are no mistakes to show")
+    elif len(drawn) < len(figures):
+        root = download.root(HERE / "data")
+        print(
+            f"its mistakes are not drawn, as that needs the images: {root}: "
+            f"{download.find_faults(root)[0]}; set CIFAR10_DIR to the folder that holds "
+            f"{download.FOLDER}/"
+        )
+
+
+def error_figures(record: dict[str, Any], path: Path) -> Figures:
+    """The confusion matrix and the mistakes of a run, from its record and the file it stands in."""
+    settings = all_settings(record["run"])
+    label = path.stem.split("_seed=")[0].replace("_", ", ")
+    label += f", frozen={len(settings['frozen'])}" if settings["start"] else ""
+    rehearsal = settings["dataset"] == "digits"
+    summary = summarise(path.parts[-3], "", {}, {label: [record]}, rehearsal=rehearsal)
+    (group,) = summary["groups"]
+    (run,) = group["runs"]
+    return {
+        f"{path.stem}_confusion": partial(by_class, summary, group, run, "Confusion matrix"),
+        f"{path.stem}_mistakes": partial(mistakes, summary, group, run),
+    }
+
+
+def find_run(name: str) -> Path:
+    """The file of the one finished run that a path, or a part of it, names.
+
+    Raises UserError, with the paths to choose from, where there is none or more than one.
+    """
+    paths = sorted(HERE.glob("results/*/runs/*.json"))
+    paths += sorted(HERE.glob("results/quick/*/runs/*.json"))
+    known = {path.relative_to(HERE).as_posix(): path for path in paths}
+    if not known:
+        raise UserError("there is no results/*/runs/*.json yet: run python exp1_lr.py first")
+    exact = Path(name).resolve()
+    matching = [words for words, path in known.items() if name in words or path.resolve() == exact]
+    if len(matching) == 1:
+        return known[matching[0]]
+    choice = matching or list(known)
+    more = f" and {len(choice) - CHOICES} more" if len(choice) > CHOICES else ""
+    found = f"{len(matching)} finished runs have" if matching else "no finished run has"
+    raise UserError(
+        f"--errors: {found} {name!r} in the path: choose one of {', '.join(choice[:CHOICES])}{more}"
+    )
+
+
+def redraw() -> None:
     """Redraw the figures of every experiment that has a summary, and the pages that show them."""
     from page import write_page  # which itself needs this module
 
@@ -682,6 +755,23 @@ def main() -> None:
         print(f"the page of all experiments: {write_page(root)}")
     if damaged:
         raise UserError(f"{'; '.join(damaged)}: run its script again, which trains nothing twice")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--errors",
+        metavar="NAME",
+        help="draw only the confusion matrix and the misclassified test images of one finished "
+        "run: its file under results/*/runs, or any part of the path that no other has",
+    )
+    options = parser.parse_args()
+    if options.errors is None:
+        redraw()
+    else:
+        draw_errors(options.errors)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 """What the figures show, read back from their artists."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from project import ROOT
 from test_summary import record
 
 import plots
+import train
+from errors import UserError
 from summary import compare, summarise
 
 LABELS = ["lr=0.1", "lr=0.075", "lr=0.05", "lr=0.025", "lr=0.01"]
@@ -143,6 +148,11 @@ def test_drawing_needs_the_summary_alone(summary, tmp_path):
     names = ["comparison", *LABELS, "best_model"]  # no mistakes are recorded here
     assert [path.name for path in paths] == [f"{name}.png" for name in names]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_drawing_needs_no_torch():
+    command = "import plots, page, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], cwd=ROOT).returncode == 0
 
 
 def test_one_epoch_is_seen(summary):
@@ -399,3 +409,66 @@ def test_finer_transfer_has_figures_of_its_own(frozen, transfer):
     assert len(draw(frozen, "test_accuracy").axes[0].get_yticklabels()) == 2
     assert "frozen=0, lr=0.01" in plots.figures(frozen)
     assert "trainable_parameters" not in plots.figures(transfer)  # a summary that has none
+
+
+@pytest.fixture
+def finished_run(a_run, digits, store, monkeypatch):
+    """A real run on digits, trained for one epoch: its record, and the file it stands in."""
+    source = a_run(network="DropoutNet", split="halves", epochs=1)
+    run = a_run(network="DropoutNet", epochs=1, learning_rate=0.1, start=source, frozen=("conv1",))
+    train.train([source, run], digits, store)
+    (path,) = (store.folder / "runs").glob(f"{run.name}*")
+    monkeypatch.setattr(plots, "HERE", store.root.parent)
+    return json.loads(path.read_text()), path
+
+
+def test_the_errors_of_a_run_are_those_of_its_record(finished_run, digits):
+    record, path = finished_run
+    confusion, mistakes = (make() for make in plots.error_figures(record, path).values())
+    counts = np.array(record["confusion_matrix"])
+    shares = 100 * counts / counts.sum(1, keepdims=True)
+    matrix, bars = confusion.axes[:2]
+    assert [text.get_text() for text in matrix.texts] == [f"{s:.0f}" for s in shares.flatten()]
+    assert np.allclose(matrix.get_images()[0].get_array(), shares)
+    assert sorted(bar.get_width() for bar in bars.patches) == pytest.approx(
+        sorted(shares.diagonal())
+    )
+    title = "REHEARSAL: Confusion matrix: DropoutNet, lr=0.1, dropout=0, frozen=1, seed 1, on the "
+    assert confusion.get_suptitle() == f"{title}test set"
+    shown = record["most_confident_mistakes"]
+    assert len(shown) == len(mistakes.axes) == 25
+    for axes, mistake in zip(mistakes.axes, shown, strict=True):
+        assert np.array_equal(
+            axes.get_images()[0].get_array(), digits.test_images[mistake["image"]]
+        )
+        assert str(digits.test_labels[mistake["image"]].item()) == mistake["true"]
+        assert axes.get_title().startswith(f"{mistake['true']}, taken for\n{mistake['predicted']} ")
+
+
+def test_without_the_images_the_confusion_matrix_is_still_drawn(
+    finished_run, monkeypatch, tmp_path, capsys
+):
+    record, path = finished_run
+    del record["run"]["dataset"]  # as a run on CIFAR-10 has it
+    path.write_text(json.dumps(record))
+    monkeypatch.setenv("CIFAR10_DIR", str(tmp_path))
+    plots.draw_errors(path.name)
+    drawn, missing = capsys.readouterr().out.splitlines()
+    assert drawn == str(path.parent.parent / "errors" / f"{path.stem}_confusion.png")
+    assert (path.parent.parent / "errors").exists()
+    assert f"{tmp_path}: there is no cifar-10-batches-py/" in missing
+    assert "CIFAR10_DIR" in missing
+    path.write_text(json.dumps(record | {"most_confident_mistakes": []}))
+    plots.draw_errors(path.name)
+    assert "no mistakes to show" in capsys.readouterr().out
+
+
+def test_many_runs_are_not_all_listed(finished_run):
+    _, path = finished_run
+    for i in range(12):
+        (path.parent / f"another_{i}.json").write_text("{}")
+    with pytest.raises(UserError, match=r"12 finished runs have 'another' .* and 2 more$"):
+        plots.find_run("another")
+    assert plots.find_run("another_11") == path.parent / "another_11.json"
+    with pytest.raises(UserError, match=r"no finished run has 'nonsense' .* and 4 more$"):
+        plots.find_run("nonsense")

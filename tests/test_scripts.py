@@ -453,6 +453,48 @@ def test_plots_without_results_says_what_to_run(project):
     assert "python exp1_lr.py" in one_line(project.run(script="plots.py"))
 
 
+def test_the_errors_of_any_finished_run(another):
+    """A run that is not the best, by a part of its name and by its path."""
+    path = next((another.results / "runs").glob("*lr=0.05_seed=2*"))
+    before = {file: file.read_bytes() for file in another.results.glob("*.*")}
+    done = another.run("--errors", "lr=0.05_seed=2", script="plots.py")
+    assert done.returncode == 0, done.stderr
+    figures = [
+        another.results / "errors" / f"{path.stem}_{f}.png" for f in ("confusion", "mistakes")
+    ]
+    assert done.stdout.split() == [str(figure) for figure in figures]
+    drawn = [figure.read_bytes() for figure in figures]
+    assert all(content.startswith(b"\x89PNG") for content in drawn)
+    for name in (str(path), f"./{path.relative_to(another.folder)}"):
+        assert another.run("--errors", name, script="plots.py").stdout == done.stdout
+    assert [figure.read_bytes() for figure in figures] == drawn
+    assert {file: file.read_bytes() for file in another.results.glob("*.*")} == before
+
+
+def test_errors_of_no_run_or_of_several_are_refused(another):
+    names = [path.name for path in (another.results / "runs").iterdir()]
+    line = one_line(another.run("--errors", "nonsense", script="plots.py"))
+    assert "'nonsense'" in line
+    assert all(f"results/quick/exp1_lr/runs/{name}" in line for name in names)
+    line = one_line(another.run("--errors", "seed=2", script="plots.py"))
+    assert "2 finished runs" in line
+    assert [name in line for name in names] == ["seed=2" in name for name in names]
+    path = next((another.results / "runs").glob("*lr=0.05_seed=2*"))
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"diverged_at_epoch": 1, "report": None}))
+    assert "diverged" in one_line(another.run("--errors", path.name, script="plots.py"))
+    path.write_text(path.read_text()[:300])
+    assert "is damaged" in one_line(another.run("--errors", path.name, script="plots.py"))
+    shutil.rmtree(another.results / "runs")
+    assert "python exp1_lr.py" in one_line(another.run("--errors", "seed=2", script="plots.py"))
+
+
+def test_the_help_of_the_figures(project):
+    done = project.run("--help", script="plots.py")
+    assert done.returncode == 0
+    assert "--errors NAME" in done.stdout
+
+
 def test_a_damaged_summary_is_named(another):
     (another.results / "summary.json").write_text("{")
     assert "summary.json is damaged" in one_line(another.run(script="plots.py"))
