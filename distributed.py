@@ -4,8 +4,8 @@
 
 Each process has a GPU (or, without any, a core) of its own, trains its share of the runs, and
 leaves them in the results folder, which all machines must share. What travels between processes
-is small: which runs are left, and what went wrong. So that goes through the CPU, by gloo; NCCL is
-there, but no run has anything to send to another GPU.
+is small: which runs are left, and what went wrong. So it goes from CPU to CPU, by gloo, on machines
+with GPUs too; NCCL would have nothing to do, as no run has anything to send to another GPU.
 
 Without torchrun every function here answers for the only process there is.
 """
@@ -34,8 +34,8 @@ def size() -> int:
 
 
 def local_rank() -> int | None:
-    """The number of this process on its machine; None where torchrun did not start it."""
-    return int(os.environ["LOCAL_RANK"]) if size() > 1 else None
+    """The number of this process on its machine; None where it is the only process there is."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if size() > 1 else None
 
 
 def share(items: Sequence[T]) -> list[T]:
@@ -74,6 +74,17 @@ def on_all(function: Callable[[], T]) -> T:
     return value
 
 
+def known_to_any(values: Sequence[T | None]) -> list[T | None]:
+    """For each place the value of the first process that has one there.
+
+    For what is read from the shared folder, where a new file may be seen by some before others.
+    """
+    if size() == 1:
+        return list(values)
+    places = zip(*_gather(list(values)), strict=True)
+    return [next((value for value in place if value is not None), None) for place in places]
+
+
 def _attempt(function: Callable[[], T]) -> tuple[T | None, str | None]:
     try:
         return function(), None
@@ -84,19 +95,18 @@ def _attempt(function: Callable[[], T]) -> tuple[T | None, str | None]:
 def _gather(item: Any) -> list[Any]:
     """The item of every process, in the order of their ranks.
 
-    Raises UserError where another process has died.
+    Raises UserError where another process has died or cannot be reached.
     """
     import torch.distributed as dist
 
-    _join()
     items = [None] * size()
     try:
+        _join()
         dist.all_gather_object(items, item)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"another process of this sweep has died ({reason}); what is finished is kept: start "
-            "again to go on"
+            f"process {rank()}: another process of this sweep has died or cannot be reached "
+            f"({str(error).splitlines()[0]}); what is finished is kept: start again to go on"
         ) from None
     return items
 
@@ -106,4 +116,4 @@ def _join() -> None:
     """Join the other processes, once; torchrun has said in the environment where they are."""
     import torch.distributed as dist
 
-    dist.init_process_group(timeout=PATIENCE)  # gloo, and NCCL for tensors on a GPU
+    dist.init_process_group("gloo", timeout=PATIENCE)

@@ -12,10 +12,13 @@ kernels, not for arithmetic. Three ideas turn that around, and leave the network
    launched whole. It waits for nothing from the CPU, which draws the next epoch in the meantime.
 
 No run sees another: the numbers are those of train.train_run(), up to the order in which float32
-sums are taken. On a CPU everything here runs too, uncaptured; only the tests use that.
+sums are taken. The library that multiplies matrices may choose that order by how many runs there
+are, so that the last bit of a run can depend on the number of its companions, on nothing else of
+them. On a CPU everything here runs too, uncaptured; only the tests use that.
 """
 
 import dataclasses
+import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -27,6 +30,7 @@ from torch.overrides import TorchFunctionMode
 
 import data
 from data import Dataset
+from errors import UserError
 from gradients import moments
 from runs import Run
 from store import Store
@@ -45,6 +49,8 @@ def train(
     """Train runs on the device that holds the dataset, all of one architecture together.
 
     Where memory is short, half of them at once, and so on. What they produce goes to store.
+
+    Raises UserError where there is too little memory for a single one.
     """
     use_full_precision()
     groups: dict[Run, list[Run]] = {}
@@ -56,14 +62,25 @@ def train(
         try:
             train_together(group, dataset, store, report)
             continue
-        except torch.OutOfMemoryError:
-            if len(group) == 1:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
                 raise
+        if len(group) == 1:
+            raise UserError("too little free GPU memory for one run; free some or use --device")
         # outside the handler, which keeps alive what had been allocated
+        gc.collect()
         torch.cuda.empty_cache()
         half = len(group) // 2
         store.say(f"too little GPU memory for {len(group)} runs at once: {half} at once instead")
         waiting[:0] = [group[:half], group[half:]]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory was short: PyTorch's own error, or what CUDA's libraries say of it."""
+    said = f"{error} {error.__context__}"
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in said for words in ("out of memory", "ALLOC_FAILED")
+    )
 
 
 def architecture(run: Run) -> Run:
@@ -88,8 +105,8 @@ def train_together(
 ) -> None:
     """Train runs of one architecture, each from its own checkpoint if it has one.
 
-    A run that has ended, by its last epoch or by divergence, keeps its row until all have: how many
-    there are can decide the last bit of a product, so that nobody may leave.
+    A run that has ended, by its last epoch or by divergence, keeps its row until all have, so that
+    the others' last bits do not depend on when it ended.
     """
     trainings = [Training(run, dataset, store) for run in runs]
     for training in trainings:
@@ -98,10 +115,11 @@ def train_together(
     ended: set[Training] = set()
     while True:
         if ending := {training for training in trainings if training.is_over} - ended:
-            test_logits = together.evaluate(dataset.test_images)
+            sound = {training for training in ending if training.diverged_at is None}
+            test_logits = together.evaluate(dataset.test_images) if sound else [None] * len(runs)
             for training, logits in zip(trainings, test_logits, strict=True):
                 if training in ending:
-                    training.finish(logits if training.diverged_at is None else None)
+                    training.finish(logits if training in sound else None)
             ended |= ending
         if len(ended) == len(trainings):
             return
@@ -143,7 +161,7 @@ class Together:
         )
         # what an epoch is made of, (runs, images, ...), and how far into it the next step begins
         self.drawn = self._draw(0)
-        self.draws = Draws(*(rows.to(self.device) for rows in self.drawn))
+        self.draws = Draws(*(torch.empty_like(rows, device=self.device) for rows in self.drawn))
         self.augmented = any(run.augmentation for run in self.runs)
         self.position = torch.zeros((), dtype=torch.int64, device=self.device)
         # what its steps add up
@@ -165,11 +183,8 @@ class Together:
         ]
         return Draws(*(torch.stack(rows) for rows in zip(*drawn, strict=True)))
 
-    def train_epoch(self) -> list[list[float]]:
-        """Train every run for an epoch and validate it: the four numbers of CURVES for each.
-
-        Runs that are over take part, at a rate of 0; their numbers mean nothing.
-        """
+    def begin_epoch(self) -> None:
+        """Lay out what the steps of every run's next epoch need; runs that are over have rate 0."""
         rates = [0.0 if t.is_over else t.run.learning_rate_at(t.epoch) for t in self.trainings]
         self.learning_rate.copy_(self._row_each(rates))
         for rows, drawn in zip(self.draws, self.drawn, strict=True):
@@ -178,6 +193,13 @@ class Together:
         for total in (self.position, self.loss_sums, self.correct, self.moments):
             total.zero_()
         set_training(self.network, self.runs[0].frozen)
+
+    def train_epoch(self) -> list[list[float]]:
+        """Train every run for an epoch and validate it: the four numbers of CURVES for each.
+
+        Those of runs that are over mean nothing.
+        """
+        self.begin_epoch()
         images, batch_size = self.draws.order.shape[1], self.runs[0].batch_size
         for step, first in enumerate(range(0, images, batch_size)):
             gradients = self._step(min(batch_size, images - first))
@@ -247,7 +269,7 @@ class Together:
     def _update(self, gradients: list[Tensor]) -> None:
         """Stochastic gradient descent as torch.optim.SGD does it, each run with its own settings.
 
-        Without momentum and weight decay the terms vanish to the last bit.
+        Without momentum and weight decay the terms vanish to the last bit, if weights are finite.
         """
         for weights, buffer, gradient in zip(
             self.trainable, self.momentum_buffers, gradients, strict=True
@@ -327,7 +349,7 @@ def capture(
                     tensor.copy_(value)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         outputs = step()
 
     def launch() -> list[Tensor]:

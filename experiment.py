@@ -41,7 +41,7 @@ class Experiment:
         self.name = Path(script).stem
         self.description = description
         self.options = parse_options(description)
-        self.constants = check_constants(self.script, constants)
+        self.constants = distributed.on_all(lambda: check_constants(self.script, constants))
         self.code = code_fingerprint()  # taken once: an edit during a sweep is noticed
         self.root = HERE / "results"
         if self.options.quick:
@@ -67,7 +67,7 @@ class Experiment:
         if shared_with:
             print(f"needed   what {shared_with}.py trains, and shares with {self.script}")
         sweep.train(runs, store, self.options.device, fresh=self.options.fresh and not shared_with)
-        return {label: [store.load_result(run) for run in group] for label, group in groups.items()}
+        return {label: sweep.load_results(group, store) for label, group in groups.items()}
 
     def train_shared(self, script: ModuleType) -> dict[str, list[Record]]:
         """Train what another experiment's script asks for, and share it."""

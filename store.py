@@ -81,9 +81,11 @@ class Store:
     def save_result(self, run: Run, result: dict[str, Any], device: Any) -> None:
         """Keep the record of a finished run, with what it was trained with.
 
-        A record that is there stays: its run was trained again for the sake of its weights.
+        A record that is there stays: its run was trained again for the sake of its weights. Only if
+        one of the two trainings diverged, as can be on another device, does the later one count.
         """
-        if self.load_result(run) is not None:
+        earlier = self.load_result(run)
+        if earlier and earlier["diverged_at_epoch"] == result["diverged_at_epoch"]:
             return
         record = {
             "run": settings_of(run),
@@ -91,7 +93,8 @@ class Store:
             "code": self.code,
             "environment": environment(str(device)),
         }
-        path = self.folder / "runs" / f"{self._stem(run)}.json"
+        name = f"runs/{self._stem(run)}.json"
+        path = next(iter(self._find(name)), self.folder / name)
         write(path, json.dumps(record | result, indent=1, allow_nan=False).encode())
 
     def load_checkpoint(self, run: Run) -> dict[str, Any] | None:

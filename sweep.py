@@ -59,8 +59,8 @@ def train(
     if missing := unfinished(sources, store, weights=True):
         print(f"needed   trained networks to start from: {len(missing)} are not there")
         train(missing, store, device, weights=True)
-    for run in sources:
-        if store.load_result(run)["diverged_at_epoch"] is not None:
+    for run, record in zip(sources, load_results(sources, store), strict=True):
+        if record["diverged_at_epoch"] is not None:
             raise UserError(f"{run.label} diverged, so that no run can start from it")
     if fresh:
         distributed.on_first(lambda: store.replace(runs))
@@ -90,9 +90,14 @@ def train(
 
 def unfinished(runs: Sequence[Run], store: Store, weights: bool) -> list[Run]:
     """The runs that are still to be trained, the same on every process of a sweep."""
-    return distributed.on_first(
-        lambda: [run for run in runs if not store.is_finished(run, weights)]
-    )
+    finished = distributed.on_all(lambda: [store.is_finished(run, weights) or None for run in runs])
+    known = zip(runs, distributed.known_to_any(finished), strict=True)
+    return [run for run, is_finished in known if not is_finished]
+
+
+def load_results(runs: Sequence[Run], store: Store) -> list[dict[str, Any]]:
+    """The records of finished runs, the same on every process of a sweep."""
+    return distributed.known_to_any([store.load_result(run) for run in runs])
 
 
 def _wait_for_others(todo: list[Run], store: Store, weights: bool) -> None:
@@ -109,7 +114,7 @@ def _wait_for_others(todo: list[Run], store: Store, weights: bool) -> None:
 def worker_devices(device: str | None, runs: int) -> list[str]:
     """The device of each worker: all GPUs, or a thread for each core, as many as there are runs.
 
-    A process that torchrun started has one worker, on the GPU of its number if there are any.
+    Of several processes that torchrun started each has one worker, on the GPU of its number.
 
     Raises UserError for a device that is unknown or not there.
     """
@@ -374,8 +379,6 @@ def _work(
                 reporter.finish()
     except UserError as error:
         pipe.send(("error", str(error)))
-    except torch.OutOfMemoryError:
-        pipe.send(("error", f"{device} has too little free memory; free some or use --device"))
 
 
 def _end_with_parent() -> None:

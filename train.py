@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import data
 import models
 from data import Dataset
+from errors import UserError
 from gradients import GradientStatistics, moments
 from runs import CURVES, Run
 from store import Store
@@ -206,7 +207,10 @@ def build(run: Run, store: Store) -> nn.Module:
 
     network = fresh(run.seed)
     if run.start is not None:
-        network.load_state_dict(store.load_weights(run.start))
+        weights = store.load_weights(run.start)
+        if weights is None:
+            raise UserError(f"the trained weights of {run.start.label} are gone: start again")
+        network.load_state_dict(weights)
         other = fresh(generator(run.seed, "reinitialisation", 0).initial_seed())
         for layer in run.reinitialised:
             network.get_submodule(layer).load_state_dict(other.get_submodule(layer).state_dict())

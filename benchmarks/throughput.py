@@ -186,7 +186,7 @@ def runs_together(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
     """engine.py's steps. They go over the first draws again and again, which costs the same."""
     trainings = begin(stopwatch, folder, runs)
     together = engine.Together(trainings, trainings[0].dataset)
-    together.learning_rate.fill_(LEARNING_RATE)
+    together.begin_epoch()
     while True:
         together.position.zero_()
         for _ in range(len(trainings[0].train_indices) // BATCH_SIZE):

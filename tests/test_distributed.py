@@ -94,9 +94,17 @@ def test_shares_are_even_and_cover_everything(monkeypatch):
     assert shares == [[0, 4, 8], [1, 5, 9], [2, 6], [3, 7]]
 
 
+def test_what_any_process_knows_all_do(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    seen = [[None, "a", None], ["b", None, None], ["c", "d", None]]
+    monkeypatch.setattr(distributed, "_gather", lambda item: seen)
+    assert distributed.known_to_any(seen[0]) == ["b", "a", None]
+
+
 def test_alone_nothing_is_asked_of_anybody():
     assert distributed.share([1, 2, 3]) == [1, 2, 3]
     assert distributed.on_first(lambda: 5) == distributed.on_all(lambda: 5) == 5
+    assert distributed.known_to_any([1, None]) == [1, None]
     assert distributed.local_rank() is None
 
 

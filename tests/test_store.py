@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import pickle
@@ -243,6 +244,16 @@ def test_a_run_trained_again_for_its_weights_keeps_its_record(kept, digits):
     train.train([run], digits, store)
     assert store.is_finished(run, weights=True)
     assert store.load_result(run) == first
+
+
+def test_a_run_that_diverges_when_trained_again_is_finished_all_the_same(kept, digits, monkeypatch):
+    store, run = kept
+    for path in files(store, "checkpoints"):
+        path.unlink()
+    monkeypatch.setattr(train, "train_epoch", lambda *_: (math.nan, 0.0))
+    train.train([run], digits, store)
+    assert store.load_result(run)["diverged_at_epoch"] == 0
+    assert store.is_finished(run, weights=True)
 
 
 def test_older_code_is_not_mixed_and_not_lost(kept, a_run):
