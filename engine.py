@@ -229,7 +229,9 @@ class Together:
     def _forward_one(
         self, weights: dict[str, Tensor], images: Tensor, noise: Tensor | None
     ) -> Tensor:
-        return functional_call(self.network, weights, (images, noise))
+        # cuDNN's batch normalisation asks a tensor for its layout, which vmap cannot answer
+        with torch.backends.cudnn.flags(enabled=False):
+            return functional_call(self.network, weights, (images, noise))
 
     def _step(self, batch_size: int) -> list[Tensor]:
         """A step of every run on its next images; the gradients, (runs, *shape) each."""

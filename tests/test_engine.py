@@ -8,9 +8,11 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import data
 import engine
+import models
 import train
 from errors import UserError
 from runs import CURVES
@@ -362,3 +364,32 @@ def test_a_captured_step_is_the_step_and_a_capture_changes_nothing(few, digits, 
     for one, other in zip(steps(True), steps(False), strict=True):
         assert torch.equal(one, other)
         assert math.isfinite(one.double().sum().item())
+
+
+@pytest.mark.parametrize("network", ["BaselineNet", "DropoutNet", "BatchNormNet"])
+def test_a_step_is_possible_on_a_gpu(network, few, digits, store, monkeypatch):
+    """On a pretended one: its tensors have shapes and devices, and PyTorch takes its CUDA paths.
+
+    What depends on a real one is the backward pass, which is left out.
+    """
+    run = few(network=network, augmentation=("flip", "crop"), gradient_statistics=True)
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda loss, weights: [torch.zeros_like(w) for w in weights]
+    )
+    networks = [getattr(models, network), [0.3] if network == "DropoutNet" else []]
+    trainings = [train.Training(run, digits, store) for _ in range(2)]
+    names = ("images", "labels", "test_images", "test_labels")
+    with FakeTensorMode(), torch.device("cuda"):
+        tensors = [getattr(digits, name) for name in names]
+        images = data.Dataset(*(torch.empty(t.shape, dtype=t.dtype) for t in tensors), ())
+        for training in trainings:
+            training.network = networks[0](*networks[1])
+            training.train_indices, training.val_indices = torch.zeros(2, 200, dtype=torch.int64)
+        with torch.device("cpu"):  # where the draws are made
+            together = engine.Together(trainings, images)
+            together.begin_epoch()
+            gradients = together._step_once(64)
+            logits = together.evaluate(images.test_images)
+    assert {gradient.device.type for gradient in gradients} == {"cuda"}
+    assert logits.device.type == "cuda"
+    assert logits.shape == (2, 297, 10)
