@@ -21,6 +21,7 @@ from summary import Record
 
 QUICK_EPOCHS = 10
 QUICK_SEEDS = 2
+QUICK_GRID_SIDE = 2
 
 Groups = dict[str, list[Run]]  # {label: one run a seed}
 Constants = dict[str, Any]  # {EPOCHS: its value, ...}
@@ -51,6 +52,8 @@ class Experiment:
                     self.constants[name] = value[:QUICK_SEEDS]
                 elif name in ("EPOCHS", "PERFORMANCE_EPOCHS"):
                     self.constants[name] = min(value, QUICK_EPOCHS)
+                elif name == "GRID_SIDE":
+                    self.constants[name] = min(value, QUICK_GRID_SIDE)
             print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
         self.folder = self.root / self.name
 

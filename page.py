@@ -22,6 +22,8 @@ within noise. The best setting is the one with the highest mean validation accur
 epoch: the test set chooses nothing.
 """
 
+NEAR_CHANCE = 1.5  # times the accuracy of guessing: above what always naming one class can reach
+
 
 def write_page(root: Path) -> Path | None:
     """Write README.md into a results folder; its path, or None where there is no summary yet."""
@@ -78,6 +80,7 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     )
     if chosen := summary.get("best_with_dropout"):
         found.append(f"The best rate above zero is {chosen}.")
+    found += search_in_words(summary)
     pairs = summary.get("comparisons") or [
         compare(best["label"], best["runs"], label, group["runs"])
         for label, group in groups.items()
@@ -94,13 +97,15 @@ def sentences(summary: dict[str, Any]) -> list[str]:
             f"and narrowest for {narrowest}, {points(**gaps[narrowest])}."
         )
     found += [by_parameters(summary, *line) for line in by_learning_rate(summary).items()]
+    found += learned_nothing(summary["groups"])
+    found += without_gradients(summary["groups"])
     found += diverged(summary["groups"])
     return found
 
 
-def difference(pair: dict[str, Any]) -> str:
+def difference(pair: dict[str, Any], quantity: str = "test_accuracy") -> str:
     """One comparison in words."""
-    mean, interval = pair["test_accuracy"]["mean"], pair["test_accuracy"]["ci95"]
+    mean, interval = pair[quantity]["mean"], pair[quantity]["ci95"]
     what = f"{pair['label']} minus {pair['minus']}"
     if mean is None:
         return f"{what}: no seed is in both that did not diverge."
@@ -150,6 +155,81 @@ def diverged(groups: Sequence[dict[str, Any]]) -> list[str]:
         if group["diverged"]
     ]
     return [f"Diverged, and left out of every mean: {', '.join(lost)}."] if lost else []
+
+
+def learned_nothing(groups: Sequence[dict[str, Any]]) -> list[str]:
+    """Which settings have runs that end where they would by guessing, in a sentence, or nothing."""
+    most = NEAR_CHANCE * plots.CHANCE
+    ends = {group["label"]: [run["val_accuracy"][-1] for run in group["runs"]] for group in groups}
+    stuck = {
+        label: sum(value is not None and value < most for value in values)
+        for label, values in ends.items()
+    }
+    lost = [f"{n} of {len(ends[label])} runs of {label}" for label, n in stuck.items() if n]
+    if not lost:
+        return []
+    return [
+        f"Learned nothing (validation accuracy below {100 * most:.0f}% after the last epoch, where "
+        f"guessing gives {100 * plots.CHANCE:.0f}%): {', '.join(lost)}."
+    ]
+
+
+def without_gradients(groups: Sequence[dict[str, Any]]) -> list[str]:
+    """Which settings' gradients are exactly zero in the first steps, a sentence each."""
+    found = []
+    for group in groups:
+        if "gradients" not in group:
+            continue
+        names, means = (group["gradients"]["parameters"], group["gradients"]["first_steps"]["mean"])
+        moved = [name for name, mean in zip(names, means["mean"], strict=True) if mean]
+        if len(moved) < len(names):
+            found.append(
+                f"In the first steps of {group['label']} the gradients of {len(names) - len(moved)}"
+                f" of {len(names)} parameter tensors are exactly zero, those of all but "
+                f"{in_words(moved or ['none'])}."
+            )
+    return found
+
+
+def search_in_words(summary: dict[str, Any]) -> list[str]:
+    """What each search found, by how much its winner flattered, and which search found more."""
+    searches = summary.get("search")
+    if not searches:
+        return []
+    found = []
+    for name, search in searches.items():
+        points = [point for repeat in search["repeats"] for point in repeat["points"]]
+        sound = [point for point in points if point["diverged_at_epoch"] is None]
+        what = f"{name} search of {len(search['best_so_far']['mean'])} runs"
+        if not sound:
+            found.append(f"In every {what} all diverged.")
+            continue
+        mean, std = (search["best_so_far"][key][-1] for key in ("mean", "std"))
+        best = search["winner"]
+        found.append(
+            f"A {what} finds a validation accuracy of {percent(mean, std)}, the mean of "
+            f"{len(search['repeats'])} repeats, in which {len(points) - len(sound)} of "
+            f"{len(points)} runs diverged. Its best of all, {percent(best['val_accuracy'], None)} "
+            f"at learning rate {best['learning_rate']:.3g} and momentum {best['momentum']:.3g}, "
+            f"was chosen as the highest of {len(sound)} and so tends to flatter"
+        )
+        (again,) = (g for g in summary["groups"] if g["label"].startswith(f"{name}, "))
+        if (after := again["mean"]["val_accuracy"][-1]) is None:
+            found[-1] += "; from fresh seeds all its runs diverged."
+        else:
+            found[-1] += (
+                f": from {plots.counted(again)} that it was not chosen on, its mean is "
+                f"{percent(after, None)}, {signed(after - best['val_accuracy'])} points."
+            )
+    winners = {
+        name: [repeat["winner"] for repeat in search["repeats"] if repeat["winner"]]
+        for name, search in searches.items()
+    }
+    pair = compare(
+        "random search", winners["random"], "grid search", winners["grid"], "val_accuracy"
+    )
+    found.append(f"Highest validation accuracy of a search, {difference(pair, 'val_accuracy')}")
+    return found
 
 
 def percent(mean: float, std: float | None, ci95: float | None = None) -> str:

@@ -10,6 +10,7 @@ blind readers can tell apart, and markers tell the curves apart in black and whi
 import argparse
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,16 +18,16 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import download
 import errors
 from errors import UserError
-from runs import NETWORKS, all_settings
+from runs import INITIALISATIONS, NETWORKS, all_settings
 from store import HERE, write
-from summary import by_learning_rate, common, generalisation_gap, in_words, summarise
+from summary import by_learning_rate, common, generalisation_gap, in_words, spread, summarise
 
 PALETTE = (
     ("#0072B2", "o"),
@@ -45,6 +46,8 @@ PLACES = {
     "inverse time": 5,
     "step": 6,
     "untouched": 6,
+    **{search: i for i, search in enumerate(("grid", "random", "untuned"))},
+    **{initialisation: i for i, initialisation in enumerate(INITIALISATIONS)},
 }
 TRAINING_COLOUR = "#7F7F7F"
 REHEARSAL_COLOUR = "#B22222"
@@ -66,6 +69,15 @@ BY_ELEMENT = "over steps, by element"
 LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc1", "bn4", "fc2")
 HEAT_MAP_RANGE = 1e3  # from the largest gradient to those in the darkest shade
 CHOICES = 10  # how many files are listed where a name fits several
+DIVERGED = {"marker": "x", "color": "black", "linestyle": "none"}
+WINNER = {  # a ring around one of the points of a search
+    **{"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgewidth": 2},
+    **{"color": "#D55E00", "linestyle": "none"},
+}
+CHANCE = 0.1  # the accuracy of guessing among the ten classes
+LARGE_LOSS = 100.0  # nats; a loss above, of a run that went astray, asks for a logarithmic axis
+LOSSES_COMPARED = 10.0  # nats; what is above on such an axis is told, where others are compared
+EARLY_LOSSES = 4.0  # nats; likewise for the first epochs, on a linear axis
 AXIS_LABELS = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}
 
 Summary = dict[str, Any]
@@ -313,6 +325,9 @@ def comparison(summary: Summary, groups: Sequence[Group]) -> Figure:
         axes.set_title("training" if part == "train" else f"validation, moving mean of {window}")
     for row in (panels[:2], panels[2:]):  # training beside validation
         share_scale(row)
+    for axes in panels[:2]:
+        if axes.dataLim.y1 > LARGE_LOSS:
+            cut_off(axes, LOSSES_COMPARED)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
@@ -362,8 +377,11 @@ def differences(summary: Summary, groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def results(summary: Summary, groups: Sequence[Group]) -> Figure:
-    """Test accuracy and generalisation gap of every setting: seeds, mean and 95% interval."""
+def results(summary: Summary, groups: Sequence[Group], chance: float | None = None) -> Figure:
+    """Test accuracy and generalisation gap of every setting: seeds, mean and 95% interval.
+
+    chance, an accuracy, is marked by a line.
+    """
     height = 1.6 + 0.5 * len(groups)
     figure, panels = canvas(
         summary, "Test accuracy and generalisation gap", groups, columns=2, height=height
@@ -372,8 +390,16 @@ def results(summary: Summary, groups: Sequence[Group]) -> Figure:
         for row, group in enumerate(groups):
             values = [at_the_end(run, quantity) for run in group["runs"]]
             dots(axes, row, values, group[quantity], styles(summary)[group["label"]])
-        axes.set_yticks(range(len(groups)), [group["label"] for group in groups])
+        names = [
+            group["label"]
+            + f"\n({group['diverged']} of {len(group['runs'])} diverged)" * bool(group["diverged"])
+            for group in groups
+        ]
+        axes.set_yticks(range(len(groups)), names)
         axes.set_ylim(len(groups) - 0.4, -0.6)
+    if chance is not None:
+        mark_guessing(panels[0].axvline, 100 * chance)
+        figure.legend(loc="outside right upper", frameon=False)
     panels[0].set_xlabel("test accuracy (%): seeds, mean and 95% interval")
     panels[1].set_xlabel("training minus validation accuracy (percentage points)")
     panels[1].tick_params(labelleft=False)
@@ -484,6 +510,224 @@ def classes(summary: Summary, groups: Sequence[Group]) -> Figure:
     axes.tick_params(axis="x", labelrotation=30)
     axes.set_ylabel("F1 (%)")
     figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def initialisation_figures(summary: Summary) -> Figures:
+    """The first epochs, the gradients of the first steps, the results, and what a sweep has."""
+    watched = [group for group in summary["groups"] if "gradients" in group]
+    shown = {}
+    if watched:  # unless all of them diverged
+        shown["gradients_first_steps"] = partial(first_gradients, summary, watched)
+    return {
+        "early": partial(early, summary),
+        **shown,
+        "test_accuracy": partial(results, summary, summary["groups"], CHANCE),
+        **sweep_figures(summary),
+    }
+
+
+def early(summary: Summary) -> Figure:
+    """Training loss and accuracy in the first epochs: every seed and the mean of every setting."""
+    last = min(summary["settings"]["EARLY_EPOCHS"], summary["settings"]["EPOCHS"])
+    groups = summary["groups"]
+    figure, panels = canvas(summary, "The first epochs", groups, columns=2)
+    for axes, (quantity, guessing) in zip(
+        panels, {"loss": -math.log(CHANCE), "accuracy": 100 * CHANCE}.items(), strict=True
+    ):
+        name = f"train_{quantity}"
+        for place, group in enumerate(groups):
+            colour, marker, _ = styles(summary)[group["label"]]
+            for run in group["runs"]:
+                plot(axes, run[name][:last], quantity, color=colour, linewidth=0.7, alpha=0.35)
+            plot(
+                axes,
+                group["mean"][name][:last],
+                quantity,
+                color=colour,
+                marker=marker,
+                markersize=4 + 0.8 * (len(groups) - place),  # smaller on larger: curves coincide
+                label=f"{group['label']}, {counted(group)}",
+            )
+        mark_guessing(axes.axhline, guessing)
+        label_axes(axes, quantity)
+        axes.set_title(f"training, epochs 1 to {last}")
+    if panels[0].dataLim.y1 > EARLY_LOSSES:
+        panels[0].set_yscale("linear")
+        cut_off(panels[0], EARLY_LOSSES)
+    panels[0].set_ylim(bottom=0)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def cut_off(axes: Axes, top: float) -> None:
+    """End the axis of a loss below its highest values, and say in the panel how high they are."""
+    highest = f"above {top:g} not shown: up to {axes.dataLim.y1:,.0f} nats"
+    axes.set_ylim(top=top)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}  # legible across curves
+    place = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+    axes.text(0.98, 0.96, highest, fontsize=8, bbox=box, **place)
+
+
+def mark_guessing(line: Callable[..., Any], value: float) -> None:
+    """Mark, by axhline or axvline, where guessing ends."""
+    line(value, color="black", linestyle=":", linewidth=1, label="guessing", zorder=0)
+
+
+def first_gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
+    """Mean |gradient| in the first steps by layer, weights and biases, for every setting.
+
+    The axis is logarithmic; gradients of exactly zero stand at its foot, below a line, marked "0".
+    """
+    lost = [group["label"] for group in summary["groups"] if group not in groups]
+    note = '"0" is exactly zero'
+    if lost:
+        note += f"; without gradients, as every run diverged: {', '.join(lost)}"
+    figure, panels = canvas(
+        summary, "Gradients of the first 5 steps", groups, columns=2, height=4.6, note=note
+    )
+    found = {group["label"]: group["gradients"]["first_steps"]["mean"] for group in groups}
+    positive = [value for over in found.values() for value in over["mean"] if value > 0]
+    lowest = math.floor(math.log10(min(positive, default=1)))
+    highest = math.ceil(math.log10(max(positive, default=1)))
+    foot = 10.0 ** (lowest - 1.5)
+    for axes, kind in zip(panels, ("weight", "bias"), strict=True):
+        for place, group in enumerate(groups):
+            names = group["gradients"]["parameters"]
+            order = [i for i in forward_order(names) if names[i].endswith(kind)]
+            means, spreads = (
+                [found[group["label"]][key][i] for i in order] for key in ("mean", "std")
+            )
+            colour, marker, _ = styles(summary)[group["label"]]
+            axes.errorbar(
+                [x + 0.06 * (place - (len(groups) - 1) / 2) for x in range(len(order))],
+                [mean or foot for mean in means],
+                # a spread wider than its mean would reach below what the axis can show
+                yerr=[
+                    [min(s or 0, 0.9 * m) for s, m in zip(spreads, means, strict=True)],
+                    [s or 0 for s in spreads],
+                ],
+                color=colour,
+                marker=marker,
+                markersize=5,
+                linewidth=1,
+                label=f"{group['label']}, {counted(group)}",
+            )
+        axes.set_yscale("log")
+        decades = range(lowest, highest + 1, max(1, (highest - lowest) // 8))
+        axes.set_yticks(
+            [foot, *(10.0**power for power in decades)],
+            ["0", *(f"$10^{{{power}}}$" for power in decades)],
+        )
+        axes.minorticks_off()
+        axes.set_ylim(foot / 3, 10.0**highest * 2)
+        axes.axhline(10.0 ** (lowest - 0.75), color="black", linewidth=0.6)
+        axes.set_xticks(range(len(order)), [names[i] for i in order], rotation=30, ha="right")
+        axes.set_title({"weight": "weights", "bias": "biases"}[kind])
+    panels[0].set_ylabel("mean of |∂L/∂w| (± deviation over seeds)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def search_figures(summary: Summary) -> Figures:
+    """Where the searches looked and what they found, by budget, and the winners trained again."""
+    return {
+        "search": partial(search_map, summary),
+        "best_so_far": partial(best_by_budget, summary),
+        "test_accuracy": partial(results, summary, summary["groups"]),
+        "differences": partial(differences, summary, summary["groups"]),
+        **sweep_figures(summary),
+    }
+
+
+def search_map(summary: Summary) -> Figure:
+    """Every run of both searches: where it was in the ranges, and its validation accuracy."""
+    searches = summary["search"]
+    repeats = len(searches["grid"]["repeats"])
+    figure, panels = canvas(
+        summary,
+        "Where the searches looked, and what they found",
+        summary["groups"],
+        columns=2,
+        height=5,
+        note=f"The {repeats} repeats of the grid lie side by side at each of its points",
+    )
+    accuracies = [
+        100 * point["val_accuracy"]
+        for found in searches.values()
+        for repeat in found["repeats"]
+        for point in repeat["points"]
+        if point["val_accuracy"] is not None
+    ]
+    scale = Normalize(min(accuracies, default=0), max(accuracies, default=100))
+    low, high = summary["settings"]["LEARNING_RATE_RANGE"]
+    for axes, (name, found) in zip(panels, searches.items(), strict=True):
+        aside = (high / low) ** 0.025 if name == "grid" else 1.0  # a factor between repeats
+        placed = [
+            (point["learning_rate"] * aside ** (n - (repeats - 1) / 2), point["momentum"], point)
+            for n, repeat in enumerate(found["repeats"])
+            for point in repeat["points"]
+        ]
+        sound = [(x, y, point) for x, y, point in placed if point["val_accuracy"] is not None]
+        lost = [(x, y, point) for x, y, point in placed if point["val_accuracy"] is None]
+        won = [(x, y, point) for x, y, point in sound if point == found["winner"]]
+        image = axes.scatter(
+            [x for x, _, _ in sound],
+            [y for _, y, _ in sound],
+            40,
+            [100 * point["val_accuracy"] for _, _, point in sound],
+            cmap="cividis",
+            norm=scale,
+        )
+        for style, marked in ((DIVERGED, lost), (WINNER, won)):
+            axes.plot([x for x, _, _ in marked], [y for _, y, _ in marked], **style)
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("momentum")
+        highest = "".join(f", ○ highest: {100 * p['val_accuracy']:.1f}%" for _, _, p in won)
+        axes.set_title(
+            f"{name} search: {repeats} repeats of {len(placed) // repeats} runs\n"
+            f"× diverged: {len(lost)}{highest}"
+        )
+    share_scale(panels)
+    panels[1].sharex(panels[0])
+    panels[0].autoscale(axis="x")
+    figure.colorbar(image, ax=panels, label="validation accuracy after the last epoch (%)")
+    return figure
+
+
+def best_by_budget(summary: Summary) -> Figure:
+    """The best validation accuracy by the number of runs spent, and where each repeat ends."""
+    searches = summary["search"]
+    figure, (axes, ends) = canvas(
+        summary, "Best so far by runs spent", summary["groups"], columns=2
+    )
+    for row, (name, found) in enumerate(searches.items()):
+        colour, marker = PALETTE[PLACES[name]]
+        line = {"color": colour, "drawstyle": "steps-post"}
+        for repeat in found["repeats"]:
+            plot(axes, repeat["best_so_far"], "accuracy", **line, linewidth=0.7, alpha=0.4)
+        plot(
+            axes,
+            found["best_so_far"]["mean"],
+            "accuracy",
+            **line,
+            marker=marker,
+            markersize=4,
+            linewidth=2,
+            label=f"{name} search, mean of {len(found['repeats'])} repeats",
+        )
+        values = [repeat["best_so_far"][-1] for repeat in found["repeats"]]
+        known = [value for value in values if value is not None]
+        dots(ends, row, values, spread(known), (colour, marker, "-"))
+    axes.plot([], [], color="black", linewidth=0.7, alpha=0.4, label="one repeat")
+    axes.set_xlabel("runs spent")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("highest validation accuracy so far (%)")
+    ends.set_yticks(range(len(searches)), [f"{name}\nsearch" for name in searches])
+    ends.set_ylim(len(searches) - 0.4, -0.6)
+    ends.set_xlabel("highest of all (%): repeats, mean, 95% interval")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 
@@ -622,6 +866,9 @@ def styles(summary: Summary) -> dict[str, tuple[str, str, str]]:
 
 def share_scale(panels: Sequence[Axes]) -> None:
     """Give panels that stand side by side one scale, which holds what all of them show."""
+    if "log" in [axes.get_yscale() for axes in panels]:
+        for axes in panels:
+            axes.set_yscale("log")
     for axes in panels[1:]:
         axes.sharey(panels[0])
     panels[0].autoscale(axis="y")
@@ -639,6 +886,8 @@ def plot(axes: Axes, curve: Sequence[float | None], quantity: str, **style: Any)
 def label_axes(axes: Axes, quantity: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(AXIS_LABELS[quantity])
+    if quantity == "loss" and axes.dataLim.y1 > LARGE_LOSS:
+        axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -668,6 +917,8 @@ FIGURES: dict[str, Callable[[Summary], Figures]] = {
     "exp2_dropout": sweep_figures,
     "exp2_transfer": transfer_figures,
     "exp3_gradients": gradient_figures,
+    "exp4_init": initialisation_figures,
+    "exp4_search": search_figures,
 }
 
 

@@ -186,6 +186,15 @@ RULES: dict[str, tuple] = {
     "dropout_rate": _FRACTION,
     "momentum": _FRACTION,
     "fine_tuning_divisor": _ABOVE_ONE,
+    "search_seed": _whole(0),
+    "grid_side": _whole(2),
+    "early_epochs": _whole(1),
+    "initialisation": (
+        str,
+        lambda value: value in INITIALISATIONS,
+        str,
+        f"one of {', '.join(INITIALISATIONS)}",
+    ),
 }
 
 
@@ -193,9 +202,14 @@ def check(name: str, value: Any, shown_as: str | None = None) -> Any:
     """The value as a plain Python number, or a UserError that says what it must be.
 
     The name of a field or a constant (EPOCHS, LEARNING_RATES) says which rule holds; a plural asks
-    for a list of different values.
+    for a list of different values, a range (LEARNING_RATE_RANGE) for the lowest and the highest.
     """
     shown_as = shown_as or f"{name} = {value!r}"
+    if name.lower().endswith("_range"):
+        ends = check(f"{name[: -len('_range')]}s", value, shown_as)
+        if len(ends) != 2 or ends[0] > ends[1]:
+            raise UserError(f"{shown_as}: must be [lowest, highest]")
+        return ends
     rule = RULES.get(name.lower())
     if rule is None:
         if isinstance(value, str | Mapping) or not isinstance(value, Sequence):

@@ -143,24 +143,28 @@ def by_learning_rate(summary: dict[str, Any]) -> dict[str, list[dict[str, Any]]]
 
 
 def compare(
-    label: str, records: Sequence[Record], other_label: str, others: Sequence[Record]
+    label: str,
+    records: Sequence[Record],
+    other_label: str,
+    others: Sequence[Record],
+    quantity: str = "test_accuracy",
 ) -> dict[str, Any]:
-    """The difference of test accuracy between two groups, paired by seed.
+    """The difference of test accuracy, or another number, between two groups, paired by seed.
 
     Only seeds that are in both groups, and diverged in neither, count.
     """
-    other = {record["seed"]: record["test_accuracy"] for record in others}
+    other = {record["seed"]: record[quantity] for record in others}
     pairs = {
-        record["seed"]: record["test_accuracy"] - other[record["seed"]]
+        record["seed"]: record[quantity] - other[record["seed"]]
         for record in records
-        if record["test_accuracy"] is not None and other.get(record["seed"]) is not None
+        if record[quantity] is not None and other.get(record["seed"]) is not None
     }
     return {
         "label": label,
         "minus": other_label,
         "seeds": list(pairs),
         "differences": list(pairs.values()),
-        "test_accuracy": spread(list(pairs.values())),
+        quantity: spread(list(pairs.values())),
     }
 
 

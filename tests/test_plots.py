@@ -12,6 +12,7 @@ from test_summary import record
 import plots
 import train
 from errors import UserError
+from search import summarise_search
 from summary import compare, summarise
 
 LABELS = ["lr=0.1", "lr=0.075", "lr=0.05", "lr=0.025", "lr=0.01"]
@@ -313,6 +314,190 @@ def test_the_heat_map_shows_layer_by_epoch(watched):
     assert image.norm.vmax == 400
     assert image.norm is figure.axes[1].get_images()[0].norm
     assert figure.axes[0].get_xlabel() == "epoch"
+
+
+@pytest.fixture
+def initialised():
+    """Three initialisations: one is sound, one has no gradients but one, one diverged."""
+
+    def gradients(means):
+        pooled = {"mean": means, "std": means}
+        windows = dict.fromkeys(plots.WINDOWS, pooled)
+        parameters = ["fc2.weight", "fc2.bias", "conv1.weight", "conv1.bias"]
+        return {"parameters": parameters, "history": {"mean": [means], "std": [means]}, **windows}
+
+    groups = {
+        "xavier": [record(s, 0.6, gradients=gradients([0.1, 0.2, 0.3, 0.4 * s])) for s in (1, 3)],
+        "zeros": [record(1, 0.1, gradients=gradients([0.0, 0.02, 0.0, 0.0]))],
+        "uniform": [record(1, 0.6, diverged_at=1, train_loss=[5e4, None], gradients=None)],
+    }
+    settings = {"SMOOTHING_WINDOW": 3, "EPOCHS": 2, "EARLY_EPOCHS": 9}
+    return summarise("exp4_init", "Question?\n\nMethod.", settings, groups)
+
+
+def test_gradients_of_zero_stand_at_the_foot_of_a_logarithmic_axis(initialised):
+    figure = draw(initialised, "gradients_first_steps")
+    weights, biases = figure.axes
+    assert weights.get_yscale() == biases.get_yscale() == "log"
+    assert [tick.get_text() for tick in weights.get_xticklabels()] == ["conv1.weight", "fc2.weight"]
+    xavier, zeros = (list(container.lines[0].get_ydata()) for container in weights.containers)
+    assert xavier == pytest.approx([0.3, 0.1])
+    marks = dict(
+        zip([t.get_text() for t in biases.get_yticklabels()], biases.get_yticks(), strict=True)
+    )
+    assert zeros == [marks["0"]] * 2
+    xavier, zeros = (list(container.lines[0].get_ydata()) for container in biases.containers)
+    assert xavier == pytest.approx([0.8, 0.2])  # the mean of 0.4 and 1.2
+    assert zeros == [marks["0"], 0.02]
+    shown = [value for value in marks.values() if value != marks["0"]]
+    assert marks["0"] < min(shown) <= 0.02
+    (line,) = [line for line in biases.get_lines() if len(set(line.get_ydata())) == 1]
+    assert marks["0"] < line.get_ydata()[0] < min(shown)  # what parts the zeros from the others
+    assert "uniform" in figure.get_supxlabel()  # without gradients, and told
+    assert legend(figure) == ["xavier, 2 seeds", "zeros, 1 seed"]
+
+
+def test_first_epochs_end_at_a_loss_that_shows_them_all(initialised):
+    figure = draw(initialised, "early")
+    loss, accuracy = figure.axes
+    assert loss.get_ylim() == (0, plots.EARLY_LOSSES)
+    assert [text.get_text() for text in loss.texts] == ["above 4 not shown: up to 50,000 nats"]
+    assert list(lines(loss)["xavier, 2 seeds"].get_ydata()) == [2.0, 1.0]
+    assert list(lines(accuracy)["zeros, 1 seed"].get_ydata()) == [50, 90]
+    assert "uniform, 0 seeds (1 diverged)" in legend(figure)
+    # ln 10 = 2.302585 nats, a tenth of the images
+    assert lines(loss)["guessing"].get_ydata()[0] == pytest.approx(2.302585)
+    assert lines(accuracy)["guessing"].get_ydata()[0] == 10
+    seeds = [line for line in loss.get_lines() if line.get_alpha()]
+    assert len(seeds) == 4
+
+
+def test_a_loss_that_went_astray_does_not_flatten_the_others(summary):
+    summary["groups"][0]["mean"]["train_loss"][0] = 1e6
+    figure = draw(summary, "comparison")
+    train, val = figure.axes[:2]
+    assert train.get_yscale() == val.get_yscale() == "log"
+    figure.draw_without_rendering()
+    heights = [axes.transData.transform((1, 2.0))[1] for axes in (train, val)]
+    assert heights[0] == pytest.approx(heights[1])  # of one loss in both
+    assert train.get_ylim() == val.get_ylim()
+    assert train.get_ylim()[1] == plots.LOSSES_COMPARED
+    assert [text.get_text() for text in train.texts] == ["above 10 not shown: up to 1,000,000 nats"]
+    assert draw(summary, "lr=0.1").axes[0].get_yscale() == "log"
+    assert draw(summary, "lr=0.05").axes[0].get_yscale() == "linear"
+
+
+def test_divergence_and_guessing_are_marked_beside_the_results(initialised):
+    accuracy, _ = draw(initialised, "test_accuracy").axes
+    names = [tick.get_text() for tick in accuracy.get_yticklabels()]
+    assert names == ["xavier", "zeros", "uniform\n(1 of 1 diverged)"]
+    assert list(lines(accuracy)["guessing"].get_xdata()) == [10, 10]
+
+
+def test_nothing_but_divergence_still_draws(tmp_path):
+    groups = {"uniform": [record(1, 0.6, diverged_at=0, gradients=None)]}
+    settings = {"SMOOTHING_WINDOW": 3, "EPOCHS": 2, "EARLY_EPOCHS": 5}
+    nothing = summarise("exp4_init", "Question?\n\nMethod.", settings, groups)
+    names = [path.stem for path in plots.draw(nothing, tmp_path)]
+    assert names == ["early", "test_accuracy", "comparison", "uniform"]
+
+
+@pytest.fixture
+def searched():
+    """Two searches of two runs, repeated twice; one run diverged, and one has accuracy 0."""
+
+    def search(rates, accuracies):
+        return summarise_search(
+            [
+                [
+                    record(
+                        seed,
+                        0.5 if accuracy is None else accuracy,
+                        diverged_at=0 if accuracy is None else None,
+                        run={"learning_rate": rate, "momentum": 0.9},
+                    )
+                    for seed, rate, accuracy in zip((7, 8), *row, strict=True)
+                ]
+                for row in zip(rates, accuracies, strict=True)
+            ]
+        )
+
+    groups = {
+        "random, lr=0.002, momentum=0.9": [record(s, 0.6) for s in (1, 2)],
+        "untuned, lr=0.05, momentum=0": [record(s, 0.5) for s in (1, 2)],
+    }
+    settings = {"SMOOTHING_WINDOW": 3, "LEARNING_RATE_RANGE": [1e-4, 1e-2]}
+    summary = summarise("exp4_search", "Question?\n\nMethod.", settings, groups)
+    found = {
+        "random": search([(0.001, 0.002), (0.003, 0.004)], [(0.0, 0.7), (0.6, None)]),
+        "grid": search([(0.001, 0.01), (0.01, 0.001)], [(0.2, 0.4), (0.3, 0.5)]),
+    }
+    pair = compare(*(part for item in groups.items() for part in item))
+    return summary | {"search": found, "comparisons": [pair]}
+
+
+def test_a_search_is_shown_where_it_looked(searched):
+    random, grid, bar = draw(searched, "search").axes
+    assert random.get_xscale() == grid.get_xscale() == "log"
+    assert (random.get_xlabel(), random.get_ylabel()) == ("learning rate", "momentum")
+    assert "validation accuracy" in bar.get_ylabel()
+    (points,) = random.collections
+    assert points.get_offsets()[:, 0].tolist() == [0.001, 0.003, 0.002]
+    assert points.get_array().tolist() == pytest.approx([0, 60, 70])
+    lost, won = random.get_lines()
+    assert (lost.get_marker(), list(lost.get_xdata())) == ("x", [0.004])
+    assert (won.get_markerfacecolor(), list(won.get_xdata())) == ("none", [0.002])
+    assert random.get_title() == (
+        "random search: 2 repeats of 2 runs\n× diverged: 1, ○ highest: 70.0%"
+    )
+    (by_grid,) = grid.collections  # one scale of colours for both
+    assert by_grid.norm is points.norm
+    assert (points.norm.vmin, points.norm.vmax) == (0, 70)
+    # the repeats of one point side by side, about where it is
+    xs = by_grid.get_offsets()[:, 0]
+    assert len(set(xs)) == 4
+    assert sorted(xs)[0] * sorted(xs)[1] == pytest.approx(0.001**2)
+    assert sorted(xs)[2] * sorted(xs)[3] == pytest.approx(0.01**2)
+    assert "side by side" in draw(searched, "search").get_supxlabel()
+
+
+def test_best_so_far_shows_every_repeat_and_the_mean(searched):
+    figure = draw(searched, "best_so_far")
+    runs, ends = figure.axes
+    assert legend(figure) == [
+        "random search, mean of 2 repeats",
+        "grid search, mean of 2 repeats",
+        "one repeat",
+    ]
+    mean = lines(runs)["grid search, mean of 2 repeats"]
+    assert list(mean.get_xdata()) == [1, 2]
+    assert list(mean.get_ydata()) == pytest.approx([30, 40])
+    repeats = [list(line.get_ydata()) for line in runs.get_lines() if line.get_alpha()]
+    assert [values for values in repeats if values] == [
+        *([0, 60], [70, 70]),
+        *([20, 30], [40, 50]),
+    ]
+    assert [list(line.get_xdata()) for line in ends.get_lines() if line.get_alpha()] == [
+        pytest.approx([60, 70]),
+        pytest.approx([30, 50]),
+    ]
+    assert ends.containers[1].lines[0].get_xdata() == pytest.approx([40])
+    assert mean.get_color() == ends.containers[1].lines[0].get_color()
+    winner = plots.styles(searched)["random, lr=0.002, momentum=0.9"]  # as its search
+    assert winner[0] == ends.containers[0].lines[0].get_color()
+
+
+def test_a_search_that_only_diverged_still_draws(searched, tmp_path):
+    for name, search in searched["search"].items():
+        for repeat in search["repeats"]:
+            for point in repeat["points"]:
+                point["val_accuracy"] = None
+            repeat |= {"best_so_far": [None, None], "winner": None}
+        nothing = {"best_so_far": {"mean": [None, None], "std": [None, None]}, "winner": None}
+        searched["search"][name] |= nothing
+    names = [path.stem for path in plots.draw(searched, tmp_path)]
+    assert {"search", "best_so_far"} <= set(names)
+    assert draw(searched, "search").axes[0].get_title().endswith("× diverged: 4")
 
 
 def test_mistakes_show_the_images_themselves(summary):

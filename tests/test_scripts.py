@@ -383,6 +383,88 @@ def test_gradients_from_the_command_line(tmp_path):
         assert (folder / f"{name}.png").exists()
 
 
+def test_initialisations_from_the_command_line(project):
+    script = "exp4_init.py"
+    project.edit(script, EPOCHS=2, SEEDS=[1], INITIALISATIONS=["kaiming", "zeros"])
+    done = project.run("--quick", script=script)
+    assert done.returncode == 0, done.stderr
+    folder = project.results_of("exp4_init")
+    summary = json.loads((folder / "summary.json").read_text())
+    kaiming, zeros = summary["groups"]
+    assert (kaiming["label"], kaiming["settings"]["initialisation"]) == ("kaiming", "kaiming")
+    names, means = (zeros["gradients"]["parameters"], zeros["gradients"]["first_steps"]["mean"])
+    moved = {name for name, mean in zip(names, means["mean"], strict=True) if mean}
+    assert moved == {"fc2.bias"}  # as nothing else can have a gradient
+    assert all(kaiming["gradients"]["first_steps"]["mean"]["mean"])
+    for name in ("early", "gradients_first_steps", "test_accuracy", "zeros", "kaiming"):
+        assert (folder / f"{name}.png").exists()
+    page = (project.folder / "results/quick/README.md").read_text()
+    assert "those of all but fc2.bias" in page
+    assert "1 of 1 runs of zeros" in page  # learned nothing
+
+
+def test_a_search_from_the_command_line(project):
+    project.edit("exp4_search.py", EPOCHS=2, SEARCH_SEEDS=[11, 12, 13], SEEDS=[1, 2, 3])
+    done = project.run("--quick", script="exp4_search.py")
+    assert done.returncode == 0, done.stderr
+    assert "runs     16, of which 0 are finished" in done.stdout
+    assert "runs     6, of which 0 are finished" in done.stdout
+    folder = project.results_of("exp4_search")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["settings"]["GRID_SIDE"] == 2  # of a rehearsal
+    labels = [group["label"] for group in summary["groups"]]
+    for name, group in zip(("random", "grid"), summary["groups"], strict=False):
+        search = summary["search"][name]
+        assert [repeat["seed"] for repeat in search["repeats"]] == [11, 12]
+        points = [point for repeat in search["repeats"] for point in repeat["points"]]
+        assert len(points) == 8
+        highest = max(point["val_accuracy"] for point in points)
+        assert search["winner"]["val_accuracy"] == highest
+        assert group["seeds"] == [1, 2]
+        for setting in ("learning_rate", "momentum"):
+            assert group["settings"][setting] == search["winner"][setting]
+    assert labels[2] == "untuned, lr=0.05, momentum=0"
+    assert [(pair["label"], pair["minus"]) for pair in summary["comparisons"]] == [
+        (labels[0], labels[1]),
+        (labels[0], labels[2]),
+        (labels[1], labels[2]),
+    ]
+    records = [json.loads(path.read_text()) for path in (folder / "runs").iterdir()]
+    trained = [span[1] - span[0] for record in records for span in record["trained"]]
+    assert len(records) == 22
+    assert summary["seconds"] > sum(trained) / 4  # the search's own are counted
+    for name in ("search", "best_so_far", "test_accuracy", "differences", "comparison"):
+        assert (folder / f"{name}.png").exists()
+    page = (project.folder / "results/quick/README.md").read_text()
+    assert "A grid search of 4 runs finds" in page
+    again = project.run("--quick", script="exp4_search.py")
+    assert "16, of which 16 are finished" in again.stdout
+    assert "6, of which 6 are finished" in again.stdout
+
+
+def test_a_search_of_which_all_runs_diverge_is_written(project):
+    """And beside it a setting that does not."""
+    script = "exp4_search.py"
+    project.edit(script, EPOCHS=1, SEARCH_SEEDS=[11], SEEDS=[1])
+    project.edit(script, LEARNING_RATE_RANGE=[1e20, 1e22])
+    done = project.run("--quick", script=script)
+    assert done.returncode == 0, done.stderr
+    folder = project.results_of("exp4_search")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [group["label"] for group in summary["groups"]] == ["untuned, lr=0.05, momentum=0"]
+    assert summary["search"]["grid"]["winner"] is None
+    assert (folder / "search.png").exists()
+    assert (
+        "In every grid search of 4 runs all diverged."
+        in (project.folder / "results/quick/README.md").read_text()
+    )
+    # and not even that one
+    project.edit(script, LEARNING_RATE=1e20)
+    done = project.run("--quick", script=script)
+    assert done.returncode == 0, done.stderr
+    assert "none, as every run diverged" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("script", "constant", "value"),
     [
@@ -397,6 +479,9 @@ def test_gradients_from_the_command_line(tmp_path):
         ("exp2_transfer.py", "FINE_TUNING_DIVISOR", 1),
         ("exp3_gradients.py", "DROPOUT_RATE", 1.5),
         ("exp3_gradients.py", "PERFORMANCE_SEEDS", [1, 1]),
+        ("exp4_init.py", "INITIALISATIONS", ["ones"]),
+        ("exp4_search.py", "MOMENTUM_RANGE", [0.99, 0.85]),
+        ("exp4_search.py", "SEARCH_SEEDS", [5, 6]),
     ],
 )
 def test_a_bad_constant_of_any_script_is_named(script, constant, value, project):
