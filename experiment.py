@@ -148,10 +148,13 @@ def parse_options(description: str) -> argparse.Namespace:
 
 
 def rehearsal(groups: Groups) -> Groups:
-    """The same groups on handwritten digits: few seeds, few epochs, schedules in fast motion."""
+    """The same groups on handwritten digits: few seeds, few epochs, schedules in fast motion.
+
+    Runs on a few images keep their epochs, which are a step or so each.
+    """
 
     def rehearse(run: Run) -> Run:
-        epochs = min(run.epochs, QUICK_EPOCHS)
+        epochs = run.epochs if run.overfit_images else min(run.epochs, QUICK_EPOCHS)
         rates = run.learning_rate
         return dataclasses.replace(
             run,

@@ -10,7 +10,16 @@ from typing import Any
 
 import plots
 from store import write
-from summary import by_learning_rate, compare, in_words, notes, table
+from summary import (
+    by_learning_rate,
+    common,
+    compare,
+    in_words,
+    lowest_val_loss,
+    notes,
+    range_in_words,
+    table,
+)
 
 INTRODUCTION = """\
 # Results
@@ -66,13 +75,13 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     """What the numbers of one experiment say."""
     groups = {group["label"]: group for group in summary["groups"]}
     best = groups.get(summary["best"])
+    found = [learned(stage) for stage in summary.get("learning", [])]
     if best is None:
-        return ["Every run diverged."]
-    found = []
+        return [*found, "Every run diverged."]
     if summary["rehearsal"]:
-        found.append("This is a rehearsal on handwritten digits: nothing here is a finding.")
+        found.insert(0, "This is a rehearsal on handwritten digits: nothing here is a finding.")
     ranked = [groups[label] for label in summary["candidates"]]
-    among = f"Among {'all' if len(ranked) == len(groups) else in_words(summary['candidates'])}, "
+    among = f"Among {who_is_ranked(summary)}, "
     found.append(
         f"{among}**{best['label']}** has the highest mean validation accuracy, "
         f"{percent(best['mean']['val_accuracy'][-1], best['std']['val_accuracy'][-1])}; its mean "
@@ -81,6 +90,7 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     if chosen := summary.get("best_with_dropout"):
         found.append(f"The best rate above zero is {chosen}.")
     found += search_in_words(summary)
+    found += suggested(summary)
     pairs = summary.get("comparisons") or [
         compare(best["label"], best["runs"], label, group["runs"])
         for label, group in groups.items()
@@ -99,7 +109,76 @@ def sentences(summary: dict[str, Any]) -> list[str]:
     found += [by_parameters(summary, *line) for line in by_learning_rate(summary).items()]
     found += learned_nothing(summary["groups"])
     found += without_gradients(summary["groups"])
+    if "learning" in summary:
+        found += overfitting(ranked, summary["comparisons"])
     found += diverged(summary["groups"])
+    return found
+
+
+def who_is_ranked(summary: dict[str, Any]) -> str:
+    """The candidates for the best, or, where they are many, those that are none."""
+    candidates = summary["candidates"]
+    others = [group["label"] for group in summary["groups"] if group["label"] not in candidates]
+    if not others:
+        return "all"
+    return in_words(candidates) if len(candidates) <= 3 else f"all but {in_words(others)}"
+
+
+def suggested(summary: dict[str, Any]) -> list[str]:
+    """The range of learning rates that an exploration suggests, in a sentence."""
+    if "suggested_range" not in summary:
+        return []
+    if summary["suggested_range"] is None:
+        return ["No range of learning rates is suggested, as most runs diverged at every rate."]
+    rates, margin = range_in_words(summary["suggested_range"]), summary["settings"]["RANGE_MARGIN"]
+    return [
+        f"The suggested range of learning rates is **{rates}**: mean validation accuracy within "
+        f"{100 * margin:g} points of the best's, and most runs did not diverge."
+    ]
+
+
+def learned(stage: dict[str, Any]) -> str:
+    """Which seeds learned what they train on, and in how many steps; unmissable if some did not."""
+    label, accuracy = stage["label"], f"{100 * stage['accuracy']:g}%"
+    took = [steps for steps in stage["steps"] if steps is not None]
+    reached = f"reached by {len(took)} of {len(stage['steps'])} seeds"
+    if took:
+        mean = sum(took) / len(took)
+        reached += f", after {min(took):,} to {max(took):,} steps (mean {mean:,.1f})"
+    if not stage["by_heart"]:
+        end = stage["train_accuracy"]
+        ending = f"; after {stage['most_steps']:,} it is {percent(**end)}" if end["mean"] else ""
+        return f"The whole split ({label}): {accuracy} training accuracy is {reached}{ending}."
+    goal = f"a loss below {stage['loss']:g} with {accuracy} accuracy"
+    if not stage["could_not"]:
+        return f"Learned by heart, {label}: {goal} is {reached}."
+    return (
+        f"**COULD NOT LEARN {label.upper()}**, from seed {in_words(stage['could_not'])}: {goal} in "
+        f"{stage['most_steps']:,} steps is {reached}. Trust nothing below before all do: look at "
+        "the learning rate (does the loss swing, or is it still falling?), at the initial weights "
+        "and gradients, and at whether images and labels belong together."
+    )
+
+
+def overfitting(ranked: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> list[str]:
+    """When training and validation part, and what closes the gap between them."""
+    parting = [f"{group['label']} {epoch}" for group in ranked if (epoch := lowest_val_loss(group))]
+    closing = []
+    for pair in pairs:
+        mean, interval = pair["gap"]["mean"], pair["gap"]["ci95"]
+        if interval is not None:
+            change = f"{signed(mean)} ({signed(mean - interval)} to {signed(mean + interval)})"
+            closing.append(f"{pair['label']} {change}")
+    epochs = in_words(common(len(group["mean"]["val_loss"]) for group in ranked))
+    found = [
+        f"Training and validation part where mean validation loss is lowest, after this epoch of "
+        f"{epochs}: {', '.join(parting)}."
+    ]
+    if closing:
+        found.append(
+            f"Change of the generalisation gap against {pairs[0]['minus']}, in points, paired by "
+            f"seed: {', '.join(closing)}."
+        )
     return found
 
 
@@ -226,7 +305,7 @@ def search_in_words(summary: dict[str, Any]) -> list[str]:
         for name, search in searches.items()
     }
     pair = compare(
-        "random search", winners["random"], "grid search", winners["grid"], "val_accuracy"
+        "random search", winners["random"], "grid search", winners["grid"], ["val_accuracy"]
     )
     found.append(f"Highest validation accuracy of a search, {difference(pair, 'val_accuracy')}")
     return found

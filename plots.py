@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 import download
@@ -27,7 +29,17 @@ import errors
 from errors import UserError
 from runs import INITIALISATIONS, NETWORKS, all_settings
 from store import HERE, write
-from summary import by_learning_rate, common, generalisation_gap, in_words, spread, summarise
+from summary import (
+    by_learning_rate,
+    common,
+    generalisation_gap,
+    in_words,
+    lowest_val_loss,
+    range_in_words,
+    spread,
+    summarise,
+    training_conditions,
+)
 
 PALETTE = (
     ("#0072B2", "o"),
@@ -48,9 +60,11 @@ PLACES = {
     "untouched": 6,
     **{search: i for i, search in enumerate(("grid", "random", "untuned"))},
     **{initialisation: i for i, initialisation in enumerate(INITIALISATIONS)},
+    **{"baseline": 0, "one image": 2, "one batch": 6, "combined": 6},
 }
 TRAINING_COLOUR = "#7F7F7F"
 REHEARSAL_COLOUR = "#B22222"
+FAILURE_COLOUR = "#B22222"
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -79,6 +93,7 @@ LARGE_LOSS = 100.0  # nats; a loss above, of a run that went astray, asks for a 
 LOSSES_COMPARED = 10.0  # nats; what is above on such an axis is told, where others are compared
 EARLY_LOSSES = 4.0  # nats; likewise for the first epochs, on a linear axis
 AXIS_LABELS = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}
+GUESSING = {"loss": math.log(10), "accuracy": 10.0}  # one of ten classes, all thought as likely
 
 Summary = dict[str, Any]
 Group = dict[str, Any]
@@ -121,6 +136,29 @@ def sweep_figures(summary: Summary) -> Figures:
     return {
         "comparison": partial(comparison, summary, summary["groups"]),
         **{group["label"]: partial(curves, summary, group) for group in summary["groups"]},
+        **best_model_figures(summary),
+    }
+
+
+def exploration_figures(summary: Summary) -> Figures:
+    """The extremes, what each rate reaches, and what a sweep has."""
+    return {
+        "extremes": partial(extremes, summary),
+        "accuracy_by_rate": partial(accuracy_by_rate, summary),
+        **sweep_figures(summary),
+    }
+
+
+def overfitting_figures(summary: Summary) -> Figures:
+    """What is learned by heart, when each strategy overfits, its gap, and what a sweep has."""
+    tried = [group for group in summary["groups"] if group["label"] in summary["candidates"]]
+    return {
+        "learning": partial(learning, summary),
+        "losses": partial(losses, summary, tried),
+        "gap": partial(results, summary, tried),
+        "differences": partial(differences, summary, tried),
+        "comparison": partial(comparison, summary, tried),
+        **{group["label"]: partial(curves, summary, group) for group in tried},
         **best_model_figures(summary),
     }
 
@@ -280,24 +318,39 @@ def curves(summary: Summary, group: Group) -> Figure:
     figure, panels = canvas(summary, title, [group], columns=2, height=3.6)
     colour, _, _ = styles(summary)[group["label"]]
     for axes, quantity in zip(panels, AXIS_LABELS, strict=True):
-        for part, words, line in (("train", "training", "--"), ("val", "validation", "-")):
-            name = f"{part}_{quantity}"
-            shade = TRAINING_COLOUR if part == "train" else colour
-            for run in group["runs"]:
-                plot(axes, run[name], quantity, color=shade, linewidth=0.7, alpha=0.35)
-            plot(
-                axes,
-                group["mean"][name],
-                quantity,
-                color=shade,
-                linewidth=2,
-                linestyle=line,
-                label=f"{words}, mean of {counted(group)}",
-            )
-        label_axes(axes, quantity)
+        seeds_and_mean(axes, group, quantity, colour, f"mean of {counted(group)}")
     panels[0].plot([], [], color="black", linewidth=0.7, alpha=0.35, label="one seed")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
+
+
+def seeds_and_mean(axes: Axes, group: Group, quantity: str, colour: str, mean: str) -> None:
+    """Training and validation of one setting: every seed faint, the mean strong."""
+    for part, words, line in (("train", "training", "--"), ("val", "validation", "-")):
+        name = f"{part}_{quantity}"
+        shade = TRAINING_COLOUR if part == "train" else colour
+        for run in group["runs"]:
+            plot(axes, run[name], quantity, color=shade, linewidth=0.7, alpha=0.35)
+        plot(
+            axes,
+            group["mean"][name],
+            quantity,
+            color=shade,
+            linewidth=2,
+            linestyle=line,
+            label=f"{words}, {mean}",
+        )
+    label_axes(axes, quantity)
+
+
+def legend_of_panels(figure: Figure, *others: Artist) -> None:
+    """One legend for panels with a setting each, whose colours their titles tell."""
+    lines = [
+        Line2D([], [], color=TRAINING_COLOUR, linewidth=2, linestyle="--", label="training, mean"),
+        Line2D([], [], color="black", linewidth=2, label="validation, mean (in colour)"),
+        Line2D([], [], color="black", linewidth=0.7, alpha=0.35, label="one seed"),
+    ]
+    figure.legend(handles=[*lines, *others], loc="outside right upper", frameon=False)
 
 
 def comparison(summary: Summary, groups: Sequence[Group]) -> Figure:
@@ -329,6 +382,197 @@ def comparison(summary: Summary, groups: Sequence[Group]) -> Figure:
         if axes.dataLim.y1 > LARGE_LOSS:
             cut_off(axes, LOSSES_COMPARED)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def extremes(summary: Summary) -> Figure:
+    """Every seed and the mean at the highest, the best and the lowest rate, beside guessing."""
+    by_rate = sorted(summary["groups"], key=lambda group: -group["settings"]["learning_rate"])
+    extreme = {
+        "highest": by_rate[0]["label"],
+        "best": summary["best"],
+        "lowest": by_rate[-1]["label"],
+    }
+    groups = [group for group in by_rate if group["label"] in extreme.values()]
+    figure, panels = canvas(
+        summary, "From too fast to too slow", groups, rows=2, columns=len(groups), height=6
+    )
+    rows = panels[: len(groups)], panels[len(groups) :]
+    for row, quantity in zip(rows, AXIS_LABELS, strict=True):
+        for axes, group in zip(row, groups, strict=True):
+            seeds_and_mean(axes, group, quantity, styles(summary)[group["label"]][0], "mean")
+            guess = axes.axhline(GUESSING[quantity], color="black", linestyle=":", label="guessing")
+            ends = [run["diverged_at_epoch"] for run in group["runs"]]
+            (lost,) = axes.plot(
+                [end + 1 for end in ends if end is not None],
+                [0.97] * group["diverged"],
+                "X",
+                color="black",
+                transform=axes.get_xaxis_transform(),
+                label="a seed diverged",
+            )
+        share_scale(row)
+    for axes, group in zip(rows[0], groups, strict=True):
+        which = " and ".join(word for word, label in extreme.items() if label == group["label"])
+        axes.set_title(f"{which} rate: {group['label']}\n{counted(group)}")
+    legend_of_panels(figure, guess, lost)
+    return figure
+
+
+def accuracy_by_rate(summary: Summary) -> Figure:
+    """Accuracy at the last epoch by learning rate, the suggested range, and who diverged."""
+    groups = sorted(summary["groups"], key=lambda group: group["settings"]["learning_rate"])
+    rates = [group["settings"]["learning_rate"] for group in groups]
+    figure, panels = canvas(
+        summary, "Accuracy after the last epoch by learning rate", groups, rows=2, height=5.4
+    )
+    accuracy, divergence = panels
+    accuracy.get_gridspec().set_height_ratios([3, 1])
+    for part, words, colour, line in (
+        ("train", "training", TRAINING_COLOUR, "--"),
+        ("val", "validation", PALETTE[0][0], "-"),
+    ):
+        name = f"{part}_accuracy"
+        means = [group["mean"][name][-1] for group in groups]
+        accuracy.plot(
+            rates,
+            [float("nan") if mean is None else 100 * mean for mean in means],
+            color=colour,
+            linestyle=line,
+            linewidth=2,
+            label=f"{words}, mean",
+        )
+        for rate, group in zip(rates, groups, strict=True):
+            ends = [100 * run[name][-1] for run in group["runs"] if run[name][-1] is not None]
+            accuracy.plot([rate] * len(ends), ends, "o", color=colour, alpha=0.4, markersize=4)
+    accuracy.plot([], [], "o", color="black", alpha=0.4, markersize=4, label="one seed")
+    accuracy.axhline(GUESSING["accuracy"], color="black", linestyle=":", label="guessing")
+    lost, widths = [group["diverged"] for group in groups], [0.15 * rate for rate in rates]
+    divergence.bar(rates, lost, widths, color=PALETTE[1][0])
+    most = max(len(group["runs"]) for group in groups)
+    divergence.set_ylim(0, most)
+    divergence.yaxis.set_major_locator(MaxNLocator(integer=True))
+    divergence.set_ylabel(f"diverged\n(of {most} seeds)")
+    if summary["suggested_range"]:
+        lowest, highest = summary["suggested_range"]
+        words = f"suggested range, {range_in_words([lowest, highest])}"
+        for axes, label in ((accuracy, words), (divergence, None)):
+            # a little wider, as the range may be a single rate
+            axes.axvspan(lowest / 1.1, highest * 1.1, color=PALETTE[4][0], alpha=0.2, label=label)
+    accuracy.set_ylabel(AXIS_LABELS["accuracy"])
+    for axes in panels:
+        axes.set_xscale("log")
+    divergence.sharex(accuracy)
+    accuracy.tick_params(labelbottom=False)
+    divergence.set_xlabel("learning rate")
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def learning(summary: Summary) -> Figure:
+    """What had to be learned by heart, and the whole split: curves of every seed, and steps."""
+    stages = summary["learning"]
+    of = {group["label"]: group for group in summary["groups"]}
+    groups = [of[stage["label"]] for stage in stages]
+    failed = [stage for stage in stages if stage["by_heart"] and stage["could_not"]]
+    title = "Can the network learn what it trains on?"
+    if failed:
+        title = f"COULD NOT LEARN {' AND '.join(stage['label'].upper() for stage in failed)}"
+    note = "Of one image and one batch an epoch is one step, and loss is measured after it"
+    figure, panels = canvas(summary, title, groups, 2, 2, height=6.4, note=note)
+    colours = {label: colour for label, (colour, _, _) in styles(summary).items()}
+    for axes, stage, group in zip(panels, stages, groups, strict=False):
+        learning_curves(axes, stage, group, colours[stage["label"]])
+    panels[0].plot([], [], color="black", linewidth=2, label="mean")
+    panels[0].plot([], [], color="black", linewidth=0.7, alpha=0.35, label="one seed")
+    panels[0].legend(loc="upper right", frameon=False)
+    axes, names = panels[-1], []
+    for row, stage in enumerate(stages):
+        colour = colours[stage["label"]]
+        took = [steps for steps in stage["steps"] if steps is not None]
+        names.append(f"{stage['label']}\n{len(took)} of {len(stage['steps'])} seeds")
+        axes.plot(took, [row] * len(took), "o", color=colour, alpha=0.4, markersize=4)
+        if took:
+            mean = (sum(took) / len(took), row + 0.25)
+            axes.plot(*mean, "D", color=colour)
+            axes.annotate(f"{mean[0]:,.1f}", mean, (7, 0), textcoords="offset points", va="center")
+    axes.set_xscale("log")
+    axes.margins(x=0.2)
+    axes.set_yticks(range(len(stages)), names)
+    axes.set_ylim(len(stages) - 0.4, -0.6)
+    axes.set_xlabel("steps: seeds and mean")
+    axes.set_title("steps until the goal was reached")
+    return figure
+
+
+def learning_curves(axes: Axes, stage: dict[str, Any], group: Group, colour: str) -> None:
+    """Every seed and the mean on the way to a stage's goal: by heart in loss, else in accuracy."""
+    if stage["by_heart"]:
+        name, quantity, goal, words = "val_loss", "loss", stage["loss"], f"below {stage['loss']:g}"
+    else:
+        name, quantity, goal = "train_accuracy", "accuracy", 100 * stage["accuracy"]
+        words = f"{goal:g}%"
+    for run in group["runs"]:
+        plot(axes, run[name], quantity, color=colour, linewidth=0.7, alpha=0.35)
+    plot(axes, group["mean"][name], quantity, color=colour, linewidth=2)
+    axes.axhline(goal, color="black", linestyle=":")
+    axes.annotate(
+        f"goal: {words}",
+        (0.01, goal),
+        (0, 3),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+    )
+    label_axes(axes, quantity)
+    if stage["by_heart"]:
+        axes.set_title(stage["label"])
+        axes.set_xlabel("step")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        if stage["could_not"]:
+            seeds = in_words(stage["could_not"])
+            axes.set_title(f"{stage['label']}: NOT LEARNED FROM SEED {seeds}", color=FAILURE_COLOUR)
+    else:
+        axes.set_title(f"{stage['label']}, on the whole training split")
+        axes.set_ylabel(f"training {AXIS_LABELS[quantity]}")
+
+
+def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
+    """Loss of every strategy on one scale: every seed, the mean, and where it overfits from."""
+    columns = min(4, len(groups))
+    rows = -(-len(groups) // columns)
+    figure, panels = canvas(
+        summary,
+        "Where training and validation part",
+        groups,
+        rows=rows,
+        columns=columns,
+        height=1.2 + 2.6 * rows,
+    )
+    figure.set_figwidth(3.2 * columns)
+    for axes in panels[len(groups) :]:
+        axes.remove()
+    shown = panels[: len(groups)]
+    for axes, group in zip(shown, groups, strict=True):
+        seeds_and_mean(axes, group, "loss", styles(summary)[group["label"]][0], "mean")
+        axes.set_title(f"{group['label']}, {counted(group)}", fontsize=9)
+        if epoch := lowest_val_loss(group):
+            early = epoch <= len(group["mean"]["val_loss"]) / 2
+            axes.axvline(epoch, color="black", linestyle="-.", linewidth=0.8)
+            axes.annotate(
+                f"epoch {epoch}",
+                (epoch, 0.98),
+                (4 if early else -4, 0),
+                xycoords=axes.get_xaxis_transform(),
+                textcoords="offset points",
+                ha="left" if early else "right",
+                va="top",
+            )
+    share_scale(shown)
+    legend_of_panels(
+        figure,
+        Line2D([], [], color="black", linestyle="-.", label="lowest mean validation loss"),
+    )
     return figure
 
 
@@ -838,7 +1082,11 @@ def canvas(
         splits = in_words(common(group["settings"]["split"] for group in groups))
         epochs = in_words(common(len(group["mean"]["train_loss"]) for group in groups))
         caption.append(f"{splits} split, {epochs} epochs")
-        caption.append("training is measured on each batch as it is trained on")
+        conditions = training_conditions(groups)
+        caption.append(
+            "training is measured on each batch as it is trained on"
+            + f", {conditions}" * bool(conditions)
+        )
     device = in_words(summary["environment"]["device"])
     caption.append(f"code {in_words(summary['code'])}, {device}")
     colour = REHEARSAL_COLOUR if summary["rehearsal"] else "black"
@@ -859,8 +1107,9 @@ def styles(summary: Summary) -> dict[str, tuple[str, str, str]]:
         found[group["label"]] = (place, "--" if words[0] == "retrained" else "-")
     free = [i for i in range(len(PALETTE)) if i not in [place for place, _ in found.values()]]
     others = [label for label, (place, _) in found.items() if place is None]
-    for i, label in enumerate(others):
-        found[label] = ((free or range(len(PALETTE)))[i % len(free or PALETTE)], found[label][1])
+    places = free or range(len(PALETTE))
+    for i, label in enumerate(others):  # more settings than colours: those of the second round dash
+        found[label] = (places[i % len(places)], "--" if i >= len(places) else found[label][1])
     return {label: (*PALETTE[place], line) for label, (place, line) in found.items()}
 
 
@@ -912,6 +1161,7 @@ def smooth(curve: Sequence[float | None], window: int) -> list[float | None]:
 
 
 FIGURES: dict[str, Callable[[Summary], Figures]] = {
+    "exp1_explore": exploration_figures,
     "exp1_lr": sweep_figures,
     "exp1_scheduler": scheduler_figures,
     "exp2_dropout": sweep_figures,
@@ -919,6 +1169,7 @@ FIGURES: dict[str, Callable[[Summary], Figures]] = {
     "exp3_gradients": gradient_figures,
     "exp4_init": initialisation_figures,
     "exp4_search": search_figures,
+    "exp4_overfit": overfitting_figures,
 }
 
 

@@ -179,10 +179,13 @@ RULES: dict[str, tuple] = {
     "step_epochs": _whole(1),
     "width": _whole(1),
     "overfit_images": _whole(0),
+    "overfit_steps": _whole(1),
     "learning_rate": _POSITIVE,
     "initial_learning_rate": _POSITIVE,
     "decay_rate": _NOT_NEGATIVE,
+    "near_zero_loss": _POSITIVE,
     "weight_decay": _NOT_NEGATIVE,
+    "combined_weight_decay": _NOT_NEGATIVE,
     "dropout_rate": _FRACTION,
     "momentum": _FRACTION,
     "fine_tuning_divisor": _ABOVE_ONE,
@@ -195,6 +198,8 @@ RULES: dict[str, tuple] = {
         str,
         f"one of {', '.join(INITIALISATIONS)}",
     ),
+    "range_margin": _FRACTION,
+    "most_of_the_split": _FRACTION,
 }
 
 

@@ -65,14 +65,16 @@ def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
         name: [spread([record[name][epoch] for record in sound]) for epoch in epochs]
         for name in CURVES
     }
-    gaps = [generalisation_gap(record) for record in sound]
+    settings = without_seed(all_settings(records[0]["run"]))
+    # a run that validates on the images it trains on has no gap to speak of
+    gaps = [] if settings["overfit_images"] else [generalisation_gap(record) for record in sound]
     test_loss = spread([record["test_loss"] for record in sound])
     gradients = {}
     if any(record.get("gradients") for record in sound):
         gradients["gradients"] = summarise_gradients([record["gradients"] for record in sound])
     return {
         "label": label,
-        "settings": without_seed(all_settings(records[0]["run"])),
+        "settings": settings,
         "seeds": [record["seed"] for record in records],
         "diverged": len(records) - len(sound),
         "mean": {name: [point["mean"] for point in curve] for name, curve in curves.items()},
@@ -147,25 +149,88 @@ def compare(
     records: Sequence[Record],
     other_label: str,
     others: Sequence[Record],
-    quantity: str = "test_accuracy",
+    quantities: Sequence[str] = ("test_accuracy", "gap"),
 ) -> dict[str, Any]:
-    """The difference of test accuracy, or another number, between two groups, paired by seed.
+    """The differences of test accuracy and generalisation gap between two groups, paired by seed.
 
-    Only seeds that are in both groups, and diverged in neither, count.
+    Other quantities of a record can be asked for; "differences" are those of the first, seed by
+    seed. Only seeds that are in both groups, and diverged in neither, count.
     """
-    other = {record["seed"]: record[quantity] for record in others}
+
+    def measured(record: Record, quantity: str) -> float | None:
+        return generalisation_gap(record) if quantity == "gap" else record[quantity]
+
+    first = quantities[0]
+    other = {record["seed"]: record for record in others if record[first] is not None}
     pairs = {
-        record["seed"]: record[quantity] - other[record["seed"]]
+        record["seed"]: (record, other[record["seed"]])
         for record in records
-        if record[quantity] is not None and other.get(record["seed"]) is not None
+        if record[first] is not None and record["seed"] in other
+    }
+    differences = {
+        quantity: [measured(one, quantity) - measured(two, quantity) for one, two in pairs.values()]
+        for quantity in quantities
     }
     return {
         "label": label,
         "minus": other_label,
         "seeds": list(pairs),
-        "differences": list(pairs.values()),
-        quantity: spread(list(pairs.values())),
+        "differences": differences[first],
+        **{quantity: spread(values) for quantity, values in differences.items()},
     }
+
+
+def stage(
+    label: str, records: Sequence[Record], accuracy: float, loss: float | None = None
+) -> dict[str, Any]:
+    """After how many steps each seed of a group had learned what it trains on; None: it had not.
+
+    Learned means at least this accuracy and, where one is given, a loss below this (nats), at the
+    end of an epoch: measured after it on the same images where the runs validate on those, else
+    during it.
+    """
+    import data  # takes seconds, which scripts that do without need not wait for
+
+    run = all_settings(records[0]["run"])
+    part = "val" if run["overfit_images"] else "train"
+    images, _ = data.split_sizes(run["dataset"], run["split"], run["overfit_images"])
+    steps_per_epoch = math.ceil(images / run["batch_size"])
+    epochs = [
+        first_epoch(record[f"{part}_accuracy"], record[f"{part}_loss"], accuracy, loss)
+        for record in records
+    ]
+    seeds = [record["seed"] for record in records]
+    ends = [record["train_accuracy"][-1] for record in records]
+    return {
+        "label": label,
+        "by_heart": bool(run["overfit_images"]),
+        "accuracy": accuracy,
+        "loss": loss,
+        "seeds": seeds,
+        "could_not": [seed for seed, epoch in zip(seeds, epochs, strict=True) if epoch is None],
+        "steps": [epoch and epoch * steps_per_epoch for epoch in epochs],
+        "most_steps": run["epochs"] * steps_per_epoch,
+        "train_accuracy": spread([end for end in ends if end is not None]),
+    }
+
+
+def first_epoch(
+    accuracies: Sequence[float | None],
+    losses: Sequence[float | None],
+    accuracy: float,
+    loss: float | None,
+) -> int | None:
+    """The first epoch, counted from 1, with at least this accuracy and less than this loss."""
+    for epoch, (reached, left) in enumerate(zip(accuracies, losses, strict=True), 1):
+        if reached is not None and reached >= accuracy and (loss is None or left < loss):
+            return epoch
+    return None
+
+
+def lowest_val_loss(group: dict[str, Any]) -> int | None:
+    """The epoch, counted from 1, of the lowest mean validation loss, where overfitting begins."""
+    losses = [math.inf if loss is None else loss for loss in group["mean"]["val_loss"]]
+    return None if min(losses) == math.inf else losses.index(min(losses)) + 1
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -232,6 +297,8 @@ def table_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
             row[f"{name}_std"] = group["std"][name][-1]
         for name in ("gap", "test_loss", "test_accuracy"):
             row |= {f"{name}_{key}": value for key, value in group[name].items()}
+        if "parameters" in group:
+            row["parameters"] = group["parameters"]
         row["data"] = "digits (rehearsal)" if summary["rehearsal"] else "CIFAR-10"
         rows.append(row)
     return rows
@@ -249,6 +316,7 @@ def table(summary: dict[str, Any], style: str = "github") -> str:
         lines.append(
             {
                 "setting": row["setting"] + " (best)" * (row["setting"] == summary["best"]),
+                **({"parameters": f"{row['parameters']:,}"} if "parameters" in row else {}),
                 "train acc. %": percent(row, "train_accuracy"),
                 "val acc. %": percent(row, "val_accuracy"),
                 "gap": percent(row, "gap"),
@@ -273,16 +341,35 @@ def notes(summary: dict[str, Any]) -> str:
     groups = summary["groups"]
     epochs = in_words(common(len(group["mean"]["train_loss"]) for group in groups))
     seeds = in_words(common(len(group["seeds"]) for group in groups))
-    dropout = any(group["settings"]["dropout_rate"] for group in groups)
+    conditions = training_conditions(groups)
+    by_heart = [
+        group["label"] for group in groups if all_settings(group["settings"])["overfit_images"]
+    ]
     rehearsal = "REHEARSAL on scikit-learn's handwritten digits, not a finding. "
     return (
         f"{rehearsal * summary['rehearsal']}{epochs} epochs, {seeds} seeds. After the last epoch: "
         "mean ± sample standard deviation over the seeds that did not diverge; accuracies (acc.) "
         "in percent, losses in nats; gap: training minus validation accuracy in percentage points"
-        f"{', training being measured with dropout on' * dropout}; "
+        f"{f', training being measured {conditions}' * bool(conditions)}; "
+        f"{f'{in_words(by_heart)}: validated on the images trained on; ' * bool(by_heart)}"
         "95% CI: half-width of Student's interval of the mean test accuracy. "
         f"Device {in_words(summary['environment']['device'])}, code {in_words(summary['code'])}."
     )
+
+
+def training_conditions(groups: Sequence[dict[str, Any]]) -> str:
+    """Under what handicap training, unlike validation, is measured in any of the groups."""
+    fields = {"dropout_rate": "with dropout on", "augmentation": "on augmented images"}
+    return " and ".join(
+        words
+        for field, words in fields.items()
+        if any(group["settings"][field] for group in groups)
+    )
+
+
+def range_in_words(bounds: Sequence[float]) -> str:
+    """A range of learning rates, which may be a single one."""
+    return " to ".join(f"{rate:.12g}" for rate in dict.fromkeys(bounds))
 
 
 def save(summary: dict[str, Any], folder: Path) -> list[Path]:
