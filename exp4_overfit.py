@@ -89,30 +89,30 @@ def runs() -> Groups:
 def main() -> None:
     experiment = Experiment(__file__, __doc__, constants())
     by_heart = experiment.train(first_runs())
+    stages = [stage(label, by_heart[label], 1.0, NEAR_ZERO_LOSS) for label in by_heart]
+    print(*map(learned, stages), sep="\n")  # before hours of training
     strategies = runs()
     baseline = {"baseline": strategies.pop("baseline")}
     records = {
         **experiment.train(baseline, shared_with="exp1_lr"),
         **experiment.train(strategies),
     }
+    stages.append(stage("baseline", records["baseline"], MOST_OF_THE_SPLIT))
     summary = experiment.summarise(
         by_heart | records,
         candidates=list(records),
-        learning=[
-            *(stage(label, by_heart[label], 1.0, NEAR_ZERO_LOSS) for label in by_heart),
-            stage("baseline", records["baseline"], MOST_OF_THE_SPLIT),
-        ],
+        learning=stages,
         comparisons=[
             compare(label, records[label], "baseline", records["baseline"]) for label in strategies
         ],
     )
-    import models  # takes seconds, which a wrong constant need not wait for
+    import models  # takes seconds, for which a wrong constant need not wait
 
     for group in summary["groups"]:
         network = models.BaselineNet(group["settings"]["width"])  # dropout adds no parameters
         group["parameters"] = sum(weights.numel() for weights in network.parameters())
     experiment.report(summary)
-    print(*(learned(stage) for stage in summary["learning"]), sep="\n")
+    print(*map(learned, stages), sep="\n")
 
 
 if __name__ == "__main__":

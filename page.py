@@ -147,13 +147,16 @@ def learned(stage: dict[str, Any]) -> str:
         reached += f", after {min(took):,} to {max(took):,} steps (mean {mean:,.1f})"
     if not stage["by_heart"]:
         end = stage["train_accuracy"]
-        ending = f"; after {stage['most_steps']:,} it is {percent(**end)}" if end["mean"] else ""
+        ending = (
+            f"; after {stage['most_steps']:,} steps it is {percent(**end)}" if end["mean"] else ""
+        )
         return f"The whole split ({label}): {accuracy} training accuracy is {reached}{ending}."
     goal = f"a loss below {stage['loss']:g} with {accuracy} accuracy"
     if not stage["could_not"]:
         return f"Learned by heart, {label}: {goal} is {reached}."
+    seeds = f"seed{'s' * (len(stage['could_not']) > 1)} {in_words(stage['could_not'])}"
     return (
-        f"**COULD NOT LEARN {label.upper()}**, from seed {in_words(stage['could_not'])}: {goal} in "
+        f"**COULD NOT LEARN {label.upper()}**, from {seeds}: {goal} in "
         f"{stage['most_steps']:,} steps is {reached}. Trust nothing below before all do: look at "
         "the learning rate (does the loss swing, or is it still falling?), at the initial weights "
         "and gradients, and at whether images and labels belong together."

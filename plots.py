@@ -395,7 +395,7 @@ def extremes(summary: Summary) -> Figure:
     }
     groups = [group for group in by_rate if group["label"] in extreme.values()]
     figure, panels = canvas(
-        summary, "From too fast to too slow", groups, rows=2, columns=len(groups), height=6
+        summary, "Extremes of the learning rate", groups, rows=2, columns=len(groups), height=6
     )
     rows = panels[: len(groups)], panels[len(groups) :]
     for row, quantity in zip(rows, AXIS_LABELS, strict=True):
@@ -411,6 +411,8 @@ def extremes(summary: Summary) -> Figure:
                 transform=axes.get_xaxis_transform(),
                 label="a seed diverged",
             )
+            # so that a loss on its way to divergence leaves the others to be seen
+            axes.set_yscale("log" if quantity == "loss" else "linear")
         share_scale(row)
     for axes, group in zip(rows[0], groups, strict=True):
         which = " and ".join(word for word, label in extreme.items() if label == group["label"])
@@ -427,6 +429,7 @@ def accuracy_by_rate(summary: Summary) -> Figure:
         summary, "Accuracy after the last epoch by learning rate", groups, rows=2, height=5.4
     )
     accuracy, divergence = panels
+    divergence.sharex(accuracy)
     accuracy.get_gridspec().set_height_ratios([3, 1])
     for part, words, colour, line in (
         ("train", "training", TRAINING_COLOUR, "--"),
@@ -462,7 +465,6 @@ def accuracy_by_rate(summary: Summary) -> Figure:
     accuracy.set_ylabel(AXIS_LABELS["accuracy"])
     for axes in panels:
         axes.set_xscale("log")
-    divergence.sharex(accuracy)
     accuracy.tick_params(labelbottom=False)
     divergence.set_xlabel("learning rate")
     figure.legend(*accuracy.get_legend_handles_labels(), loc="outside right upper", frameon=False)
@@ -497,7 +499,7 @@ def learning(summary: Summary) -> Figure:
             axes.plot(*mean, "D", color=colour)
             axes.annotate(f"{mean[0]:,.1f}", mean, (7, 0), textcoords="offset points", va="center")
     axes.set_xscale("log")
-    axes.margins(x=0.2)
+    axes.set_xlim(0.8, 3 * max(stage["most_steps"] for stage in stages))
     axes.set_yticks(range(len(stages)), names)
     axes.set_ylim(len(stages) - 0.4, -0.6)
     axes.set_xlabel("steps: seeds and mean")
@@ -530,8 +532,8 @@ def learning_curves(axes: Axes, stage: dict[str, Any], group: Group, colour: str
         axes.set_xscale("log")
         axes.set_yscale("log")
         if stage["could_not"]:
-            seeds = in_words(stage["could_not"])
-            axes.set_title(f"{stage['label']}: NOT LEARNED FROM SEED {seeds}", color=FAILURE_COLOUR)
+            seeds = f"SEED{'S' * (len(stage['could_not']) > 1)} {in_words(stage['could_not'])}"
+            axes.set_title(f"{stage['label']}: NOT LEARNED FROM {seeds}", color=FAILURE_COLOUR)
     else:
         axes.set_title(f"{stage['label']}, on the whole training split")
         axes.set_ylabel(f"training {AXIS_LABELS[quantity]}")
@@ -556,6 +558,7 @@ def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
     for axes, group in zip(shown, groups, strict=True):
         seeds_and_mean(axes, group, "loss", styles(summary)[group["label"]][0], "mean")
         axes.set_title(f"{group['label']}, {counted(group)}", fontsize=9)
+        axes.set_yscale("log")  # so that one seed's spike leaves the others to be seen
         if epoch := lowest_val_loss(group):
             early = epoch <= len(group["mean"]["val_loss"]) / 2
             axes.axvline(epoch, color="black", linestyle="-.", linewidth=0.8)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torchvision import datasets, transforms
+from torchvision.transforms import functional
 
 import data
 import runs
@@ -66,6 +67,23 @@ def test_augment_moves_every_pixel_where_it_should():
                 inside = 0 <= from_row < 32 and 0 <= from_column < 32
                 expected = images[n, from_row, from_column] if inside else torch.zeros(3)
                 assert torch.equal(result[n, row, column].float(), expected.float())
+
+
+def test_augment_is_torchvisions_pad_crop_and_flip_for_every_shift():
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 256, (32, 32, 3), generator=generator).to(torch.uint8)
+    pixels = range(-4, 5)
+    shifts = torch.tensor([[rows, columns] for rows in pixels for columns in pixels])
+    padded = functional.pad(image.permute(2, 0, 1), [4])
+    for mirrored in (False, True):
+        images = image.repeat(81, 1, 1, 1)
+        result = data.augment(images, torch.full((81,), mirrored), shifts)
+        assert result.dtype == torch.uint8
+        assert torch.equal(images, image.repeat(81, 1, 1, 1))  # what is given stays as it is
+        for (rows, columns), found in zip(shifts.tolist(), result, strict=True):
+            expected = functional.crop(padded, 4 + rows, 4 + columns, 32, 32)
+            expected = functional.hflip(expected) if mirrored else expected
+            assert torch.equal(found.permute(2, 0, 1), expected)
 
 
 def test_digits_rehearse_cifar10(digits):
