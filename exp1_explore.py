@@ -8,6 +8,8 @@ RANGE_MARGIN of the best's.
 
     python exp1_explore.py            # the whole sweep; interrupt it at will
     python exp1_explore.py --quick    # a rehearsal in under a minute, without CIFAR-10
+
+It costs 35 runs of 50 epochs on 45,000 images, 10 of which are among the 25 runs of 1.1.
 """
 
 from collections.abc import Sequence

@@ -154,9 +154,10 @@ def learned(stage: dict[str, Any]) -> str:
     goal = f"a loss below {stage['loss']:g} with {accuracy} accuracy"
     if not stage["could_not"]:
         return f"Learned by heart, {label}: {goal} is {reached}."
-    seeds = f"seed{'s' * (len(stage['could_not']) > 1)} {in_words(stage['could_not'])}"
+    seeds = listed([str(seed) for seed in stage["could_not"]])
+    plural = "s" * (len(stage["could_not"]) > 1)
     return (
-        f"**COULD NOT LEARN {label.upper()}**, from {seeds}: {goal} in "
+        f"**COULD NOT LEARN {label.upper()}**, from seed{plural} {seeds}: {goal} in "
         f"{stage['most_steps']:,} steps is {reached}. Trust nothing below before all do: look at "
         "the learning rate (does the loss swing, or is it still falling?), at the initial weights "
         "and gradients, and at whether images and labels belong together."
