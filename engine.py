@@ -223,15 +223,13 @@ class Together:
         self.network.eval()
         batches = [data.normalise(batch) for batch in images.split(EVALUATION_BATCH)]
         forward = vmap(self._forward_one, in_dims=(0, None, None))
-        with ConvolutionsAsProducts():
+        with WithoutCuDNN():
             return torch.cat([forward(self.weights, batch, None) for batch in batches], 1).double()
 
     def _forward_one(
         self, weights: dict[str, Tensor], images: Tensor, noise: Tensor | None
     ) -> Tensor:
-        # cuDNN's batch normalisation asks a tensor for its layout, which vmap cannot answer
-        with torch.backends.cudnn.flags(enabled=False):
-            return functional_call(self.network, weights, (images, noise))
+        return functional_call(self.network, weights, (images, noise))
 
     def _step(self, batch_size: int) -> list[Tensor]:
         """A step of every run on its next images; the gradients, (runs, *shape) each."""
@@ -254,7 +252,7 @@ class Together:
         if self.augmented:
             images = data.augment(images, flip.flatten(), shift.flatten(0, 1))
         images = data.normalise(images).unflatten(0, order.shape)  # (runs, batch, 3, 32, 32)
-        with ConvolutionsAsProducts():
+        with WithoutCuDNN():
             logits = vmap(self._forward_one)(self.weights, images, noise).flatten(0, 1)
         losses = F.cross_entropy(logits, labels, reduction="none").view(order.shape).mean(1)
         # a run's loss depends on its own weights alone, so the sum has every run's own gradients
@@ -284,16 +282,33 @@ class Together:
             weights.addcmul_(rate, buffer, value=-1)
 
 
-class ConvolutionsAsProducts(TorchFunctionMode):
-    """Within this context a convolution is one matrix product of patches and weights.
+class WithoutCuDNN(TorchFunctionMode):
+    """Within this context, layers that cuDNN cannot take for many runs at once do without it.
 
-    The same sums in another order. vmap makes one batched product of it for all runs.
+    A convolution is one matrix product of patches and weights: the same sums in another order. vmap
+    makes one batched product of it for all runs, and of cuDNN's convolution a grouped one, which is
+    slow. Batch normalisation is PyTorch's own, as cuDNN's would ask a tensor of vmap's for its
+    layout in memory, which that cannot say.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is F.conv2d:
-            return convolution_as_product(*args, **(kwargs or {}))
-        return function(*args, **(kwargs or {}))
+        instead = {F.conv2d: convolution_as_product, F.batch_norm: batch_norm_without_cudnn}
+        return instead.get(function, function)(*args, **(kwargs or {}))
+
+
+def batch_norm_without_cudnn(
+    images: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """F.batch_norm, with PyTorch's own kernels."""
+    statistics = (weight, bias, running_mean, running_var)
+    return torch.native_batch_norm(images, *statistics, training, momentum, eps)[0]
 
 
 def convolution_as_product(
