@@ -1,4 +1,4 @@
-"""Experiment 4: can the network learn at all, and what then closes the generalisation gap?
+"""Experiment 4.1: can the network learn at all, and what then closes the generalisation gap?
 
 BaselineNet must first learn one image, then one batch, by heart: a loss near zero and 100% accuracy
 on the very images that it trains on. On the whole training split it is the baseline, and overfits.

@@ -20,6 +20,7 @@ from store import HERE, Store, code_fingerprint
 from summary import Record
 
 QUICK_EPOCHS = 10
+QUICK_STEPS = 250  # of a run on a few images, whose epoch is a step or so
 QUICK_SEEDS = 2
 QUICK_GRID_SIDE = 2
 
@@ -52,6 +53,8 @@ class Experiment:
                     self.constants[name] = value[:QUICK_SEEDS]
                 elif name in ("EPOCHS", "PERFORMANCE_EPOCHS"):
                     self.constants[name] = min(value, QUICK_EPOCHS)
+                elif name == "OVERFIT_STEPS":
+                    self.constants[name] = min(value, QUICK_STEPS)
                 elif name == "GRID_SIDE":
                     self.constants[name] = min(value, QUICK_GRID_SIDE)
             print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
@@ -150,11 +153,11 @@ def parse_options(description: str) -> argparse.Namespace:
 def rehearsal(groups: Groups) -> Groups:
     """The same groups on handwritten digits: few seeds, few epochs, schedules in fast motion.
 
-    Runs on a few images keep their epochs, which are a step or so each.
+    Runs on a few images keep more of their epochs, which are a step or so each.
     """
 
     def rehearse(run: Run) -> Run:
-        epochs = run.epochs if run.overfit_images else min(run.epochs, QUICK_EPOCHS)
+        epochs = min(run.epochs, QUICK_STEPS if run.overfit_images else QUICK_EPOCHS)
         rates = run.learning_rate
         return dataclasses.replace(
             run,

@@ -93,7 +93,7 @@ LARGE_LOSS = 100.0  # nats; a loss above, of a run that went astray, asks for a 
 LOSSES_COMPARED = 10.0  # nats; what is above on such an axis is told, where others are compared
 EARLY_LOSSES = 4.0  # nats; likewise for the first epochs, on a linear axis
 AXIS_LABELS = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}
-GUESSING = {"loss": math.log(10), "accuracy": 10.0}  # one of ten classes, all thought as likely
+GUESSING = {"loss": -math.log(CHANCE), "accuracy": 100 * CHANCE}  # on the axes of figures
 
 Summary = dict[str, Any]
 Group = dict[str, Any]
@@ -779,9 +779,7 @@ def early(summary: Summary) -> Figure:
     last = min(summary["settings"]["EARLY_EPOCHS"], summary["settings"]["EPOCHS"])
     groups = summary["groups"]
     figure, panels = canvas(summary, "The first epochs", groups, columns=2)
-    for axes, (quantity, guessing) in zip(
-        panels, {"loss": -math.log(CHANCE), "accuracy": 100 * CHANCE}.items(), strict=True
-    ):
+    for axes, (quantity, guessing) in zip(panels, GUESSING.items(), strict=True):
         name = f"train_{quantity}"
         for place, group in enumerate(groups):
             colour, marker, _ = styles(summary)[group["label"]]
