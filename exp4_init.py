@@ -1,4 +1,4 @@
-"""Experiment 4, initialisation: what do the first weights decide?
+"""Experiment 4.3: what do the first weights decide?
 
 BaselineNet starts from weights drawn in seven ways (biases are PyTorch's own in the default, zero
 in all others) and is trained from there in one way, from the same five seeds. The mean of

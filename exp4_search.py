@@ -1,4 +1,4 @@
-"""Experiment 4, search: does a random search find a better learning rate and momentum than a grid?
+"""Experiment 4.2: does a random search find a better learning rate and momentum than a grid?
 
 Both searches spend the same number of runs of BaselineNet on the same ranges, and are repeated from
 five seeds: each repeat draws another random sample, or walks the same grid in another order, and
