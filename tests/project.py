@@ -87,7 +87,7 @@ def one_line(done: subprocess.CompletedProcess) -> str:
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
     """Look until something is so, a minute at most, while a command runs."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
