@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 import download
 import errors
@@ -64,6 +65,7 @@ PLACES = {
 }
 TRAINING_COLOUR = "#7F7F7F"
 REHEARSAL_COLOUR = "#B22222"
+CAPTION_WIDTH = 170  # characters that fit below a figure
 FAILURE_COLOUR = "#B22222"
 STYLE = {
     "axes.spines.top": False,
@@ -411,9 +413,8 @@ def extremes(summary: Summary) -> Figure:
                 transform=axes.get_xaxis_transform(),
                 label="a seed diverged",
             )
-            # so that a loss on its way to divergence leaves the others to be seen
-            axes.set_yscale("log" if quantity == "loss" else "linear")
-        share_scale(row)
+    share_log_scale(rows[0])  # so that a loss that diverges leaves the others to be seen
+    share_scale(rows[1])
     for axes, group in zip(rows[0], groups, strict=True):
         which = " and ".join(word for word, label in extreme.items() if label == group["label"])
         axes.set_title(f"{which} rate: {group['label']}\n{counted(group)}")
@@ -549,7 +550,7 @@ def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
         groups,
         rows=rows,
         columns=columns,
-        height=1.2 + 2.6 * rows,
+        height=1.2 + 2.8 * rows,
     )
     figure.set_figwidth(3.2 * columns)
     for axes in panels[len(groups) :]:
@@ -557,8 +558,7 @@ def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
     shown = panels[: len(groups)]
     for axes, group in zip(shown, groups, strict=True):
         seeds_and_mean(axes, group, "loss", styles(summary)[group["label"]][0], "mean")
-        axes.set_title(f"{group['label']}, {counted(group)}", fontsize=9)
-        axes.set_yscale("log")  # so that one seed's spike leaves the others to be seen
+        axes.set_title(f"{group['label']}\n{counted(group)}")
         if epoch := lowest_val_loss(group):
             early = epoch <= len(group["mean"]["val_loss"]) / 2
             axes.axvline(epoch, color="black", linestyle="-.", linewidth=0.8)
@@ -571,7 +571,7 @@ def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
                 ha="left" if early else "right",
                 va="top",
             )
-    share_scale(shown)
+    share_log_scale(shown)  # so that one seed's spike leaves the others to be seen
     legend_of_panels(
         figure,
         Line2D([], [], color="black", linestyle="-.", label="lowest mean validation loss"),
@@ -1091,7 +1091,7 @@ def canvas(
     device = in_words(summary["environment"]["device"])
     caption.append(f"code {in_words(summary['code'])}, {device}")
     colour = REHEARSAL_COLOUR if summary["rehearsal"] else "black"
-    lines = [*([note] if note else []), "; ".join(caption)]
+    lines = [*([note] if note else []), textwrap.fill("; ".join(caption), CAPTION_WIDTH)]
     figure.supxlabel("\n".join(lines), fontsize=7, color=colour)
     return figure, panels
 
@@ -1122,6 +1122,18 @@ def share_scale(panels: Sequence[Axes]) -> None:
     for axes in panels[1:]:
         axes.sharey(panels[0])
     panels[0].autoscale(axis="y")
+
+
+def share_log_scale(panels: Sequence[Axes]) -> None:
+    """Likewise, a logarithmic one, with plain numbers and enough of them on a narrow one, too."""
+    for axes in panels:
+        axes.set_yscale("log")
+    share_scale(panels)
+    lowest, highest = panels[0].get_ylim()
+    if highest < 1e4 * lowest:
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[0].yaxis.set_major_formatter("{x:g}")
+    panels[0].yaxis.set_minor_formatter(NullFormatter())
 
 
 def plot(axes: Axes, curve: Sequence[float | None], quantity: str, **style: Any) -> None:

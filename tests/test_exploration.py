@@ -160,6 +160,19 @@ def test_the_extremes_stand_side_by_side(summary):
     assert plots.figures(two)["extremes"]().axes[0].get_title().startswith("highest and best rate")
 
 
+@pytest.mark.parametrize("loss", [4.0, 1e30])
+def test_losses_however_large_have_ticks(loss, summary):
+    summary["groups"][0]["runs"][1]["val_loss"][0] = loss  # just before it diverged
+    figure = plots.figures(summary)["extremes"]()
+    figure.draw_without_rendering()
+    for axes in figure.axes[:3]:
+        lowest, highest = axes.get_ylim()
+        shown = [tick.get_text() for tick in axes.get_yticklabels(which="both") if tick.get_text()]
+        assert lowest < highest
+        assert len(shown) > 2
+    assert highest > loss
+
+
 def test_accuracy_by_rate_shows_seeds_means_range_and_divergence(summary):
     accuracy, divergence = plots.figures(summary)["accuracy_by_rate"]().axes
     lines = {line.get_label(): line for line in accuracy.get_lines()}
