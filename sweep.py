@@ -264,7 +264,8 @@ class Progress:
         }
         self.started: set[Run] = set()
         self.running: set[Run] = set()
-        self.images = 0.0
+        self.images = 0.0  # trained on by this sweep
+        self.steps = 0.0  # likewise
         self.estimated = False
         self.terminal = sys.stderr.isatty()
         self.bar: tqdm | None = None
@@ -287,6 +288,7 @@ class Progress:
         self.done[run] = done
         if run in self.started:
             self.images += step * self.sizes[run][0]
+            self.steps += step * self.sizes[run][0] / run.batch_size
         else:  # what a checkpoint brings is no work of this sweep
             self.started.add(run)
             self.bar.initial += step
@@ -305,18 +307,22 @@ class Progress:
             self.bar.refresh()
         if not self.estimated and self.images and now - self.first_step >= ESTIMATE_SECONDS:
             self.estimated = True
-            self.say(self.estimate(rate))
+            self.say(self.estimate(now - self.first_step))
         elif not self.terminal and now >= self.next_line and self.estimated:
             self.next_line = now + PLAIN_LINE_SECONDS
             self.say(str(self.bar))
 
-    def estimate(self, rate: float) -> str:
-        """The time left, in words. Validation, a forward pass, costs a third of training."""
-        images = 0.0
+    def estimate(self, seconds: float) -> str:
+        """The time left, in words, from what the first seconds brought.
+
+        It is counted in steps, as a small one hardly costs less than a large one. Validation, a
+        forward pass, costs a third of training.
+        """
+        steps = 0.0
         for run, done in self.done.items():
             train, val = self.sizes[run]
-            images += (run.epochs - done) * (train + val / 3)
-        minutes = images / rate / 60
+            steps += (run.epochs - done) * (train + val / 3) / run.batch_size
+        minutes = steps / self.steps * seconds / 60
         if minutes < 2:
             time_left = f"about {60 * minutes:.0f} seconds"
         elif minutes < 90:
@@ -324,7 +330,7 @@ class Progress:
         else:
             time_left = f"about {minutes / 60:.1f} hours"
         return (
-            f"time     {time_left}, at {rate:,.0f} images/s over the first steps; "
+            f"time     {time_left}, at {self.images / seconds:,.0f} images/s over the first steps; "
             "Ctrl-C keeps what is done"
         )
 
