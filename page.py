@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import plots
+from canvas import CHANCE, counted
+from figures import figures, file_name
 from store import write
 from summary import (
     by_learning_rate,
@@ -55,7 +56,7 @@ def write_page(root: Path) -> Path | None:
 def section(summary: dict[str, Any], root: Path) -> str:
     """One experiment: question, method, findings, table and figures."""
     name = summary["experiment"]
-    names = [plots.file_name(figure) for figure in plots.figures(summary)]
+    names = [file_name(figure) for figure in figures(summary)]
     images = [f"![{file}]({name}/{file})" for file in names if (root / name / file).exists()]
     findings = [f"- {sentence}" for sentence in sentences(summary)]
     return "\n\n".join(
@@ -242,7 +243,7 @@ def diverged(groups: Sequence[dict[str, Any]]) -> list[str]:
 
 def learned_nothing(groups: Sequence[dict[str, Any]]) -> list[str]:
     """Which settings have runs that end where they would by guessing, in a sentence, or nothing."""
-    most = NEAR_CHANCE * plots.CHANCE
+    most = NEAR_CHANCE * CHANCE
     ends = {group["label"]: [run["val_accuracy"][-1] for run in group["runs"]] for group in groups}
     stuck = {
         label: sum(value is not None and value < most for value in values)
@@ -253,7 +254,7 @@ def learned_nothing(groups: Sequence[dict[str, Any]]) -> list[str]:
         return []
     return [
         f"Learned nothing (validation accuracy below {100 * most:.0f}% after the last epoch, where "
-        f"guessing gives {100 * plots.CHANCE:.0f}%): {', '.join(lost)}."
+        f"guessing gives {100 * CHANCE:.0f}%): {', '.join(lost)}."
     ]
 
 
@@ -301,7 +302,7 @@ def search_in_words(summary: dict[str, Any]) -> list[str]:
             found[-1] += "; from fresh seeds all its runs diverged."
         else:
             found[-1] += (
-                f": from {plots.counted(again)} that it was not chosen on, its mean is "
+                f": from {counted(again)} that it was not chosen on, its mean is "
                 f"{percent(after, None)}, {signed(after - best['val_accuracy'])} points."
             )
     winners = {

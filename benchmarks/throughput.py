@@ -42,12 +42,12 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import canvas  # noqa: E402
 import data  # noqa: E402
 import download  # noqa: E402
 import engine  # noqa: E402
 import errors  # noqa: E402
 import models  # noqa: E402
-import plots  # noqa: E402
 import sweep  # noqa: E402
 import train  # noqa: E402
 from errors import Interrupted, UserError  # noqa: E402
@@ -472,7 +472,7 @@ def figure(result: Result) -> Figure:
             }.items()
         ):
             axes = drawing.add_subplot(grid[place, 1])
-            colour, marker = plots.PALETTE[1]
+            colour, marker = canvas.PALETTE[1]
             axes.loglog(runs, values, color=colour, marker=marker)
             for at in zip(runs, values, strict=True):
                 axes.annotate(f"{at[1]:.2f}", at, (0, 6), textcoords="offset points", ha="center")
@@ -489,8 +489,8 @@ def bars(axes: Axes, result: Result) -> None:
     rows = result["contestants"]
     for place, row in enumerate(rows):
         images, label = row["images_a_second"], row["label"]
-        colour = plots.PALETTE[label.startswith("engine.py")][0]
-        colour = plots.TRAINING_COLOUR if FIRST_PLAIN in label else colour
+        colour = canvas.PALETTE[label.startswith("engine.py")][0]
+        colour = canvas.TRAINING_COLOUR if FIRST_PLAIN in label else colour
         axes.barh(place, images["median"], color=colour, alpha=0.8)
         axes.plot(images["turns"], [place] * len(images["turns"]), "k.", markersize=4)
         axes.annotate(
@@ -516,7 +516,7 @@ def save(result: Result, folder: Path) -> list[Path]:
     path = folder / f"throughput_{result['type']}.json"
     write(path, json.dumps(result, indent=1).encode())
     content = io.BytesIO()
-    with matplotlib.rc_context(plots.STYLE):
+    with matplotlib.rc_context(canvas.STYLE):
         figure(result).savefig(content, format="png")
     write(path.with_suffix(".png"), content.getvalue())
     return [path, path.with_suffix(".png")]

@@ -9,9 +9,10 @@ import pytest
 from project import Project
 from test_summary import record
 
+import canvas
 import exp1_explore
 import exp1_lr
-import plots
+import figures
 from page import sentences
 from summary import summarise, summarise_group
 
@@ -137,7 +138,7 @@ def test_the_page_says_the_range(summary):
 
 
 def test_the_extremes_stand_side_by_side(summary):
-    figure = plots.figures(summary)["extremes"]()
+    figure = figures.figures(summary)["extremes"]()
     losses, accuracies = figure.axes[:3], figure.axes[3:]
     assert [axes.get_title() for axes in losses] == [
         "highest rate: lr=0.2\n1 seed (1 diverged)",
@@ -157,13 +158,14 @@ def test_the_extremes_stand_side_by_side(summary):
     lost = [line for line in losses[0].get_lines() if line.get_label() == "a seed diverged"]
     assert [list(line.get_xdata()) for line in lost] == [[2]]
     two = summary | {"best": "lr=0.2"}
-    assert plots.figures(two)["extremes"]().axes[0].get_title().startswith("highest and best rate")
+    figure = figures.figures(two)["extremes"]()
+    assert figure.axes[0].get_title().startswith("highest and best rate")
 
 
 @pytest.mark.parametrize("loss", [4.0, 1e30])
 def test_losses_however_large_have_ticks(loss, summary):
     summary["groups"][0]["runs"][1]["val_loss"][0] = loss  # just before it diverged
-    figure = plots.figures(summary)["extremes"]()
+    figure = figures.figures(summary)["extremes"]()
     figure.draw_without_rendering()
     for axes in figure.axes[:3]:
         lowest, highest = axes.get_ylim()
@@ -174,12 +176,12 @@ def test_losses_however_large_have_ticks(loss, summary):
 
 
 def test_accuracy_by_rate_shows_seeds_means_range_and_divergence(summary):
-    accuracy, divergence = plots.figures(summary)["accuracy_by_rate"]().axes
+    accuracy, divergence = figures.figures(summary)["accuracy_by_rate"]().axes
     lines = {line.get_label(): line for line in accuracy.get_lines()}
     assert list(lines["validation, mean"].get_xdata()) == [0.001, 0.01, 0.2]
     assert list(lines["validation, mean"].get_ydata()) == pytest.approx([15, 65, 30])
     assert list(lines["training, mean"].get_ydata()) == pytest.approx([90, 90, 90])
-    assert lines["training, mean"].get_color() == plots.TRAINING_COLOUR
+    assert lines["training, mean"].get_color() == canvas.TRAINING_COLOUR
     seeds = [line for line in accuracy.get_lines() if line.get_alpha() and len(line.get_xdata())]
     at = {(x, round(y)) for line in seeds for x, y in zip(*line.get_data(), strict=True)}
     assert {(0.01, 60), (0.01, 70), (0.001, 10), (0.2, 30)} <= at
@@ -201,5 +203,5 @@ def test_rates_that_all_diverge_still_draw():
     groups = {"lr=0.2": at_rate(0.2, diverged=2)}
     settings = {"SMOOTHING_WINDOW": 3, "RANGE_MARGIN": 0.05}
     nothing = summarise("exp1_explore", "Question?\n\nMethod.", settings, groups)
-    for make in plots.figures(nothing | {"suggested_range": None}).values():
+    for make in figures.figures(nothing | {"suggested_range": None}).values():
         assert make() is not None

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from project import Project, one_line
 from test_summary import record
 
+import canvas
 import data
 import exp1_lr
 import exp4_overfit
 import experiment
+import figures
 import models
-import plots
 import summary as summaries
 import train
 from page import learned, sentences
@@ -357,11 +358,11 @@ def test_a_table_names_parameters_where_they_are_known(summary):
 
 
 def test_the_figure_of_learning_shows_goals_steps_and_failure(summary):
-    figure = plots.figures(summary)["learning"]()
+    figure = figures.figures(summary)["learning"]()
     assert figure.get_suptitle() == "COULD NOT LEARN ONE BATCH"
     image, batch, split, steps = figure.axes
     assert batch.get_title() == "one batch: NOT LEARNED FROM SEED 2"
-    assert batch.title.get_color() == plots.FAILURE_COLOUR
+    assert batch.title.get_color() == canvas.FAILURE_COLOUR
     assert image.get_title() == "one image"
     assert (image.get_xlabel(), image.get_yscale()) == ("step", "log")
     curves = [list(line.get_ydata()) for line in batch.get_lines()]
@@ -375,11 +376,11 @@ def test_the_figure_of_learning_shows_goals_steps_and_failure(summary):
     dots = [list(line.get_xdata()) for line in steps.get_lines() if line.get_alpha()]
     assert dots == [[3, 3], [2], [2_112]]
     summary["learning"][1]["could_not"] = []
-    assert "Can the network learn" in plots.figures(summary)["learning"]().get_suptitle()
+    assert "Can the network learn" in figures.figures(summary)["learning"]().get_suptitle()
 
 
 def test_the_figure_of_losses_marks_where_they_part(summary):
-    figure = plots.figures(summary)["losses"]()
+    figure = figures.figures(summary)["losses"]()
     baseline, augmentation = figure.axes
     assert [axes.get_title() for axes in figure.axes] == [
         "baseline\n2 seeds",
@@ -398,17 +399,17 @@ def test_the_figure_of_losses_marks_where_they_part(summary):
 
 
 def test_the_other_figures_leave_out_what_is_learned_by_heart(summary):
-    figures = plots.figures(summary)
-    assert list(figures)[:5] == ["learning", "losses", "gap", "differences", "comparison"]
-    names = [tick.get_text() for tick in figures["gap"]().axes[0].get_yticklabels()]
+    makers = figures.figures(summary)
+    assert list(makers)[:5] == ["learning", "losses", "gap", "differences", "comparison"]
+    names = [tick.get_text() for tick in makers["gap"]().axes[0].get_yticklabels()]
     assert names == ["baseline", "augmentation"]
-    assert len(figures["comparison"]().axes[0].get_lines()) == 2
-    assert "one batch" not in figures
+    assert len(makers["comparison"]().axes[0].get_lines()) == 2
+    assert "one batch" not in makers
 
 
 def test_more_settings_than_colours_are_told_apart(summary):
     label = [f"setting {i}" for i in range(9)]
-    styles = plots.styles({"groups": [{"label": name} for name in label]})
+    styles = canvas.styles({"groups": [{"label": name} for name in label]})
     assert len(set(styles.values())) == 9
 
 

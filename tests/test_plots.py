@@ -9,6 +9,8 @@ import pytest
 from project import ROOT
 from test_summary import record
 
+import canvas
+import figures
 import plots
 import train
 from errors import UserError
@@ -29,7 +31,7 @@ def summary():
 
 
 def draw(summary, name):
-    return plots.figures(summary)[name]()
+    return figures.figures(summary)[name]()
 
 
 def lines(axes):
@@ -41,7 +43,7 @@ def legend(figure):
 
 
 def test_there_is_a_figure_for_every_setting_and_one_comparison(summary):
-    assert list(plots.figures(summary)) == ["comparison", *LABELS, "best_model", "mistakes"]
+    assert list(figures.figures(summary)) == ["comparison", *LABELS, "best_model", "mistakes"]
 
 
 def test_a_setting_shows_every_seed_and_the_mean(summary):
@@ -61,7 +63,7 @@ def test_a_setting_shows_every_seed_and_the_mean(summary):
     assert len(seeds) == 6
     assert sorted(line.get_ydata()[1] for line in seeds) == pytest.approx([61, 62, 63, 90, 90, 90])
     assert all(line.get_linewidth() < validation.get_linewidth() for line in seeds)
-    assert validation.get_color() != plots.TRAINING_COLOUR
+    assert validation.get_color() != canvas.TRAINING_COLOUR
 
 
 def test_a_diverged_seed_stops_and_is_counted(summary):
@@ -96,23 +98,23 @@ def test_the_legend_lies_outside_the_curves(summary):
 
 
 def test_a_setting_has_one_colour_everywhere(summary):
-    figures = {name: draw(summary, name) for name in [*LABELS, "comparison"]}
+    drawn = {name: draw(summary, name) for name in [*LABELS, "comparison"]}
     for label in LABELS:
         (mean,) = (
-            line for name, line in lines(figures[label].axes[1]).items() if "validation" in name
+            line for name, line in lines(drawn[label].axes[1]).items() if "validation" in name
         )
         (compared,) = (
             line
-            for name, line in lines(figures["comparison"].axes[3]).items()
+            for name, line in lines(drawn["comparison"].axes[3]).items()
             if name.startswith(f"{label},")
         )
         assert mean.get_color() == compared.get_color()
-    styles = plots.styles(summary)
+    styles = canvas.styles(summary)
     assert len(set(styles.values())) == len(LABELS)
     fewer = {"groups": [group for group in summary["groups"] if group["label"] != "lr=0.1"]}
     fewer["groups"].append({"label": "lr=0.2"})
-    assert plots.styles(fewer)["lr=0.05"] == styles["lr=0.05"]
-    assert plots.styles(fewer)["lr=0.2"] not in [styles[label] for label in LABELS[1:]]
+    assert canvas.styles(fewer)["lr=0.05"] == styles["lr=0.05"]
+    assert canvas.styles(fewer)["lr=0.2"] not in [styles[label] for label in LABELS[1:]]
 
 
 # by hand: windows shrink at the ends, and an even one reaches further back
@@ -126,11 +128,11 @@ def test_a_setting_has_one_colour_everywhere(summary):
     ],
 )
 def test_smoothing_by_hand(window, expected):
-    assert plots.smooth([1, 2, 6, 4, 10], window) == pytest.approx(expected)
+    assert canvas.smooth([1, 2, 6, 4, 10], window) == pytest.approx(expected)
 
 
 def test_smoothing_stops_where_a_curve_stops():
-    assert plots.smooth([1.0, 3.0, None], 3) == [2.0, 2.0, None]
+    assert canvas.smooth([1.0, 3.0, None], 3) == [2.0, 2.0, None]
 
 
 def test_a_rehearsal_says_so_in_every_figure(summary):
@@ -152,7 +154,7 @@ def test_drawing_needs_the_summary_alone(summary, tmp_path):
 
 
 def test_drawing_needs_no_torch():
-    command = "import plots, page, sys; sys.exit('torch' in sys.modules)"
+    command = "import canvas, figures, plots, page, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", command], cwd=ROOT).returncode == 0
 
 
@@ -223,7 +225,7 @@ def test_results_show_every_setting_with_seeds_mean_and_interval(transfer):
 
 
 def test_a_retrained_model_has_the_colour_of_its_source(transfer):
-    styles = plots.styles(transfer)
+    styles = canvas.styles(transfer)
     for label in ("dropout=0", "dropout=0.4"):
         assert styles[f"retrained, {label}"][:2] == styles[label][:2]
         assert styles[f"retrained, {label}"] != styles[label]
@@ -287,10 +289,10 @@ def test_gradients_are_grouped_by_window_and_ordered_by_layer(watched):
     names = [tick.get_text() for tick in mean.get_xticklabels()]
     assert names == ["conv1.weight", "bn1.weight", "fc2.bias"]
     bars = [container for container in mean.containers if hasattr(container, "patches")]
-    assert [bar.get_label() for bar in bars] == [words for words, _ in plots.WINDOWS.values()]
+    assert [bar.get_label() for bar in bars] == [words for words, _ in figures.WINDOWS.values()]
     assert [patch.get_height() for patch in bars[0]] == pytest.approx([2, 6, 4])  # of 1 and 3
     assert mean.get_yscale() == "log"
-    crosses = [line for line in std.get_lines() if line.get_label() == plots.BY_ELEMENT]
+    crosses = [line for line in std.get_lines() if line.get_label() == figures.BY_ELEMENT]
     assert [list(line.get_ydata()) for line in crosses] == [[10, 10, 10]] * 2
     assert "about zero" in draw(watched, "gradients_BatchNormNet").get_supxlabel()
     assert "about zero" not in draw(watched, "gradients_BaselineNet").get_supxlabel()
@@ -322,7 +324,7 @@ def initialised():
 
     def gradients(means):
         pooled = {"mean": means, "std": means}
-        windows = dict.fromkeys(plots.WINDOWS, pooled)
+        windows = dict.fromkeys(figures.WINDOWS, pooled)
         parameters = ["fc2.weight", "fc2.bias", "conv1.weight", "conv1.bias"]
         return {"parameters": parameters, "history": {"mean": [means], "std": [means]}, **windows}
 
@@ -360,7 +362,7 @@ def test_gradients_of_zero_stand_at_the_foot_of_a_logarithmic_axis(initialised):
 def test_first_epochs_end_at_a_loss_that_shows_them_all(initialised):
     figure = draw(initialised, "early")
     loss, accuracy = figure.axes
-    assert loss.get_ylim() == (0, plots.EARLY_LOSSES)
+    assert loss.get_ylim() == (0, figures.EARLY_LOSSES)
     assert [text.get_text() for text in loss.texts] == ["above 4 not shown: up to 50,000 nats"]
     assert list(lines(loss)["xavier, 2 seeds"].get_ydata()) == [2.0, 1.0]
     assert list(lines(accuracy)["zeros, 1 seed"].get_ydata()) == [50, 90]
@@ -381,7 +383,7 @@ def test_a_loss_that_went_astray_does_not_flatten_the_others(summary):
     heights = [axes.transData.transform((1, 2.0))[1] for axes in (train, val)]
     assert heights[0] == pytest.approx(heights[1])  # of one loss in both
     assert train.get_ylim() == val.get_ylim()
-    assert train.get_ylim()[1] == plots.LOSSES_COMPARED
+    assert train.get_ylim()[1] == figures.LOSSES_COMPARED
     assert [text.get_text() for text in train.texts] == ["above 10 not shown: up to 1,000,000 nats"]
     assert draw(summary, "lr=0.1").axes[0].get_yscale() == "log"
     assert draw(summary, "lr=0.05").axes[0].get_yscale() == "linear"
@@ -483,7 +485,7 @@ def test_best_so_far_shows_every_repeat_and_the_mean(searched):
     ]
     assert ends.containers[1].lines[0].get_xdata() == pytest.approx([40])
     assert mean.get_color() == ends.containers[1].lines[0].get_color()
-    winner = plots.styles(searched)["random, lr=0.002, momentum=0.9"]  # as its search
+    winner = canvas.styles(searched)["random, lr=0.002, momentum=0.9"]  # as its search
     assert winner[0] == ends.containers[0].lines[0].get_color()
 
 
@@ -507,7 +509,7 @@ def test_mistakes_show_the_images_themselves(summary):
         {"image": 0, "true": "1", "predicted": "7", "probability": 0.5},
     ]
     figure = draw(summary | {"rehearsal": True}, "mistakes")
-    images = plots.test_images(rehearsal=True)
+    images = figures.test_images(rehearsal=True)
     assert figure.axes[0].get_title() == "3, taken for\n8 (98.7%)"
     assert np.array_equal(figure.axes[0].get_images()[0].get_array(), images[5])
     assert np.array_equal(figure.axes[1].get_images()[0].get_array(), images[0])
@@ -522,7 +524,7 @@ def test_mistakes_need_the_data(summary, monkeypatch, tmp_path):
 def test_networks_whose_gradients_all_diverged_are_left_out(watched):
     for group in watched["groups"]:
         del group["gradients"]
-    assert not [name for name in plots.figures(watched) if "gradients" in name]
+    assert not [name for name in figures.figures(watched) if "gradients" in name]
 
 
 @pytest.fixture
@@ -592,8 +594,8 @@ def test_finer_transfer_has_figures_of_its_own(frozen, transfer):
     (axes,) = draw(frozen, "differences").axes
     assert len(axes.get_yticklabels()) == 1
     assert len(draw(frozen, "test_accuracy").axes[0].get_yticklabels()) == 2
-    assert "frozen=0, lr=0.01" in plots.figures(frozen)
-    assert "trainable_parameters" not in plots.figures(transfer)  # a summary that has none
+    assert "frozen=0, lr=0.01" in figures.figures(frozen)
+    assert "trainable_parameters" not in figures.figures(transfer)  # a summary that has none
 
 
 @pytest.fixture
