@@ -61,12 +61,13 @@ LEARNING_RATE = 0.05
 PLAIN_LOOPS = 5  # at once: one a seed
 LOADING_WORKERS = {"cpu": 2, "cuda": 4}
 TOGETHER = (1, 5, 25, 100, 250)  # runs at once on a GPU
-MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}  # larger ones are no faster
+MATRIX_SIDE, CHANNELS = 8192, 256  # of what only multiplies and adds; larger ones are no faster
 STEPS_BETWEEN_LOOKS = 20  # at the clock, which a GPU must come to rest for; also the warm-up
+BUSY_SHARE = 0.5  # of all cores at work before the start: then others disturb what is measured
 PATIENCE_SECONDS = 300.0  # for what should take seconds: loading, warm-up, start-up
 
 FIRST_PLAIN = "plain loop"  # what all others are compared with
-MATRIX_PRODUCT = "matrix product"
+LARGE_PRODUCTS = "large products"
 
 Result = dict[str, Any]  # the content of throughput_<device>.json
 
@@ -194,14 +195,25 @@ def runs_together(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
             stopwatch.done(runs * BATCH_SIZE)
 
 
-def matrix_product(stopwatch: Stopwatch, folder: Path) -> None:
-    """What the device can do: products of large matrices in float32, on a CPU with all cores."""
+def large_products(stopwatch: Stopwatch, folder: Path) -> None:
+    """What the device can do in float32, on a CPU with all cores: it only multiplies and adds.
+
+    On a GPU it multiplies matrices. On a CPU it convolves, which is the same arithmetic, as MKL
+    leaves half of the vector width of AMD's processors unused and oneDNN does not.
+    """
+    device = stopwatch.device
     train.use_full_precision()
-    side = MATRIX_SIDE[stopwatch.device.type]
-    a, b = torch.randn(2, side, side, device=stopwatch.device)
+    if device.type == "cuda":
+        a, b = torch.randn(2, MATRIX_SIDE, MATRIX_SIDE, device=device)
+        product, flop = partial(torch.mm, a, b), 2 * MATRIX_SIDE**3
+    else:
+        images = torch.randn(16, CHANNELS, 32, 32).to(memory_format=torch.channels_last)
+        weight = torch.randn(CHANNELS, CHANNELS, 3, 3).to(memory_format=torch.channels_last)
+        product = partial(F.conv2d, images, weight, padding=1)
+        flop = 2 * 16 * 32**2 * CHANNELS**2 * 9
     while True:
-        torch.mm(a, b)
-        stopwatch.done(2 * side**3)
+        product()
+        stopwatch.done(flop)
 
 
 @dataclass(frozen=True)
@@ -232,7 +244,7 @@ def contestants(device: torch.device) -> list[Contestant]:
             Contestant(f"engine.py, {n} run{'s' * (n > 1)}", partial(runs_together, runs=n), runs=n)
             for n in TOGETHER
         ]
-    return [*entered, Contestant(MATRIX_PRODUCT, matrix_product)]
+    return [*entered, Contestant(LARGE_PRODUCTS, large_products)]
 
 
 def race(
@@ -351,6 +363,7 @@ def flop_an_image() -> int:
 def measure(device: torch.device, seconds: float, turns: int) -> Result:
     """Everything, by turns."""
     folder = download.cifar10(ROOT / "data")
+    load_average = os.getloadavg()[0]  # of the minute before
     start_up = [start_up_seconds(device) for _ in range(turns)]
     print(f"start-up: first training step after {statistics.median(start_up):.1f} s")
     entered = contestants(device)
@@ -365,11 +378,12 @@ def measure(device: torch.device, seconds: float, turns: int) -> Result:
                 continue
             rates.setdefault(label, []).append(outcome[0])
             memory[label] = outcome[1]
-            unit = "FLOP" if label == MATRIX_PRODUCT else "images"
+            unit = "FLOP" if label == LARGE_PRODUCTS else "images"
             print(f"turn {turn} of {turns}: {label}: {outcome[0]:,.0f} {unit}/s", flush=True)
     about = environment(device.type) | {
         "type": device.type,
         "cores": len(sweep.worker_devices("cpu", sys.maxsize)),
+        "load_average_before": load_average,
         "date": datetime.date.today().isoformat(),
         "seconds": seconds,
         "turns": turns,
@@ -384,11 +398,11 @@ def summarise(
     start_up: list[float],
 ) -> Result:
     """What was measured, and what follows from it; a contestant without rates is left out."""
-    flop, product = flop_an_image(), spread(rates[MATRIX_PRODUCT])
+    flop, product = flop_an_image(), spread(rates[LARGE_PRODUCTS])
     plain = statistics.median(rates[FIRST_PLAIN])
     rows = []
     for contestant in entered:
-        if contestant.label == MATRIX_PRODUCT or contestant.label not in rates:
+        if contestant.label == LARGE_PRODUCTS or contestant.label not in rates:
             continue
         images = spread(rates[contestant.label])
         step = contestant.processes * contestant.runs * BATCH_SIZE  # images of a step of all
@@ -398,7 +412,7 @@ def summarise(
             "runs_together": contestant.runs,
             "images_a_second": images,
             "times_the_plain_loop": images["median"] / plain,
-            "fraction_of_matrix_product": images["median"] * flop / product["median"],
+            "fraction_of_large_products": images["median"] * flop / product["median"],
             "seconds_a_step": step / images["median"],
         }
         if contestant.label in memory:
@@ -406,7 +420,7 @@ def summarise(
         rows.append(row)
     return {
         "flop_an_image": flop,
-        "matrix_product_flop_a_second": product,
+        "large_products_flop_a_second": product,
         "start_up_seconds": spread(start_up),
         "contestants": rows,
     }
@@ -432,22 +446,24 @@ def report(result: Result) -> str:
             "images/s": f"{images['median']:,.0f}",
             "lowest–highest": f"{images['lowest']:,.0f}–{images['highest']:,.0f}",
             "× plain loop": f"{row['times_the_plain_loop']:.1f}",
-            "% of matrix product": f"{100 * row['fraction_of_matrix_product']:.1f}",
+            "% of large products": f"{100 * row['fraction_of_large_products']:.1f}",
         }
         if "bytes_a_run" in row:
             cells["ms a step"] = f"{1e3 * row['seconds_a_step']:.2f}"
             cells["MiB a run"] = f"{row['bytes_a_run'] / 2**20:.1f}"
         rows.append(cells)
     table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-    product, start_up = result["matrix_product_flop_a_second"], result["start_up_seconds"]
+    load, cores = result["load_average_before"], result["cores"]
+    busy = "The machine was busy with other work, so that these numbers mean little. "
+    product, start_up = result["large_products_flop_a_second"], result["start_up_seconds"]
     return (
-        f"{table}\n\n"
+        f"{table}\n\n{busy * (load > BUSY_SHARE * cores)}"
         f"Training steps alone, without validation and start-up: BaselineNet, batches of "
         f"{BATCH_SIZE}, real CIFAR-10. Medians of {result['turns']} turns of "
-        f"{result['seconds']:g} s. {result['device']}, {result['cores']} cores, torch "
-        f"{result['torch']}, {result['date']}. An image takes {result['flop_an_image'] / 1e6:.1f} "
-        "MFLOP forward and backward; products of large float32 matrices run at "
-        f"{product['median'] / 1e9:,.0f} GFLOP/s ({product['lowest'] / 1e9:,.0f}–"
+        f"{result['seconds']:g} s. {result['device']}, {cores} cores, load average {load:.1f} "
+        f"before, torch {result['torch']}, {result['date']}. An image takes "
+        f"{result['flop_an_image'] / 1e6:.1f} MFLOP forward and backward; in large float32 "
+        f"products the device does {product['median'] / 1e9:,.0f} GFLOP/s ({product['lowest'] / 1e9:,.0f}–"
         f"{product['highest'] / 1e9:,.0f}). Experiment 1.1 has taken its first training step "
         f"{start_up['median']:.1f} s after its command "
         f"({start_up['lowest']:.1f}–{start_up['highest']:.1f})."

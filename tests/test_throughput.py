@@ -8,15 +8,25 @@ from threading import Barrier
 import pytest
 import torch
 from conftest import ROOT, cifar10_root
+from torch.utils.flop_counter import FlopCounterMode
 
 import download
 import models
 from benchmarks import throughput
-from benchmarks.throughput import MATRIX_PRODUCT, Contestant, Stopwatch, TimeIsUp
+from benchmarks.throughput import LARGE_PRODUCTS, Contestant, Stopwatch, TimeIsUp
 from errors import UserError
 
 CPU = torch.device("cpu")
 FOLDER = cifar10_root() / download.FOLDER
+
+
+class Tally(Stopwatch):
+    """Keeps the first five steps."""
+
+    def done(self, work):
+        self.work = [*(self.work or []), work]
+        if len(self.work) == 5:
+            raise TimeIsUp
 
 
 def test_flop_are_those_of_the_layers():
@@ -24,6 +34,13 @@ def test_flop_are_those_of_the_layers():
     dense = 1024 * 64 + 64 * 10
     # once forward, once for the weights, and but for conv1 once for what came in
     assert throughput.flop_an_image() == 2 * (2 * conv1 + 3 * (conv2 + conv3 + dense))
+
+
+def test_large_products_count_what_they_do():
+    tally = Tally(CPU, 0.0, Barrier(1))
+    with FlopCounterMode(display=False) as counter, pytest.raises(TimeIsUp):
+        throughput.large_products(tally, FOLDER)
+    assert sum(tally.work) == counter.get_total_flops()
 
 
 def test_the_plain_network_is_the_baseline():
@@ -81,15 +98,6 @@ def test_every_contestant_trains_on_what_it_counts(loop, runs, cifar10, monkeypa
         for weights, old in zip(network.parameters(), initial, strict=True):
             assert weights.isfinite().all()
             assert not torch.equal(weights, old)
-
-
-class Tally(Stopwatch):
-    """Keeps the first five steps."""
-
-    def done(self, work):
-        self.work = [*(self.work or []), work]
-        if len(self.work) == 5:
-            raise TimeIsUp
 
 
 def test_one_run_counts_the_short_batch_and_the_next_epoch(cifar10, monkeypatch):
@@ -170,17 +178,17 @@ def result() -> dict:
         Contestant("5 plain loops at once", print, processes=5),
         Contestant("engine.py, 25 runs", print, runs=25),
         Contestant("engine.py, 100 runs", print, runs=100),
-        Contestant(MATRIX_PRODUCT, print),
+        Contestant(LARGE_PRODUCTS, print),
     ]
     rates = {
         "plain loop": [2_000.0, 1_000.0, 6_000.0],
         "5 plain loops at once": [3_200.0, 3_200.0, 3_200.0],
         "engine.py, 25 runs": [64_000.0, 16_000.0, 32_000.0],
-        MATRIX_PRODUCT: [4e12, 2e12, 1e12],
+        LARGE_PRODUCTS: [4e12, 2e12, 1e12],
     }
     memory = {"plain loop": 2**20, "5 plain loops at once": 2**21, "engine.py, 25 runs": 3 * 2**20}
     about = {"device": "a GPU", "type": "cuda", "torch": "2.10", "cores": 4, "date": "2026-01-02"}
-    about |= {"seconds": 20.0, "turns": 3}
+    about |= {"seconds": 20.0, "turns": 3, "load_average_before": 1.9}
     return about | throughput.summarise(entered, rates, memory, [4.0, 9.0, 5.0])
 
 
@@ -194,7 +202,7 @@ def test_a_summary_is_medians_ranges_and_ratios(result):
     }
     assert [row["times_the_plain_loop"] for row in (plain, five, together)] == [1.0, 1.6, 16.0]
     assert [row["seconds_a_step"] for row in (plain, five, together)] == [0.032, 0.1, 0.05]
-    assert together["fraction_of_matrix_product"] == 32_000 * 16_322_304 / 2e12
+    assert together["fraction_of_large_products"] == 32_000 * 16_322_304 / 2e12
     assert together["bytes_a_run"] == 3 * 2**20
     assert result["start_up_seconds"]["median"] == 5.0
 
@@ -207,6 +215,8 @@ def test_the_report_says_it_in_words(result):
     ]  # fmt: skip
     for words in ("3 turns of 20 s", "a GPU, 4 cores", "16.3 MFLOP", "2,000 GFLOP/s", "5.0 s"):
         assert words in lines[-1]
+    assert "was busy" not in lines[-1]
+    assert "was busy" in throughput.report(result | {"load_average_before": 2.1})
 
 
 def test_the_figure_shows_medians(result):
