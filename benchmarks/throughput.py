@@ -455,19 +455,27 @@ def report(result: Result) -> str:
     table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     load, cores = result["load_average_before"], result["cores"]
     busy = "The machine was busy with other work, so that these numbers mean little. "
-    product, start_up = result["large_products_flop_a_second"], result["start_up_seconds"]
     return (
         f"{table}\n\n{busy * (load > BUSY_SHARE * cores)}"
-        f"Training steps alone, without validation and start-up: BaselineNet, batches of "
+        "Training steps alone, without validation and start-up: BaselineNet, batches of "
         f"{BATCH_SIZE}, real CIFAR-10. Medians of {result['turns']} turns of "
         f"{result['seconds']:g} s. {result['device']}, {cores} cores, load average {load:.1f} "
         f"before, torch {result['torch']}, {result['date']}. An image takes "
         f"{result['flop_an_image'] / 1e6:.1f} MFLOP forward and backward; in large float32 "
-        f"products the device does {product['median'] / 1e9:,.0f} GFLOP/s ({product['lowest'] / 1e9:,.0f}–"
-        f"{product['highest'] / 1e9:,.0f}). Experiment 1.1 has taken its first training step "
-        f"{start_up['median']:.1f} s after its command "
-        f"({start_up['lowest']:.1f}–{start_up['highest']:.1f})."
+        "products the device does "
+        f"{in_words(result['large_products_flop_a_second'], 1e9, 'GFLOP/s')}. Experiment 1.1 has "
+        "taken its first training step "
+        f"{in_words(result['start_up_seconds'], 1.0, 's')} after its command."
     )
+
+
+def in_words(values: dict[str, Any], unit: float, symbol: str) -> str:
+    """A median with its range: "5.2 s (4.9–5.5)"."""
+    digits = 1 if values["median"] < 100 * unit else 0
+    median, lowest, highest = (
+        f"{values[key] / unit:,.{digits}f}" for key in ("median", "lowest", "highest")
+    )
+    return f"{median} {symbol} ({lowest}–{highest})"
 
 
 def figure(result: Result) -> Figure:
