@@ -1,9 +1,12 @@
 """What the README promises is there."""
 
+import json
 import re
 
 import pytest
 from conftest import ROOT
+
+from benchmarks import throughput
 
 README = (ROOT / "README.md").read_text()
 
@@ -28,3 +31,13 @@ def test_its_table_is_that_of_the_results():
         pytest.skip("experiment 1.1 has not been run at full length here")
     table = path.read_text().split("\n\n")[0]
     assert table in README
+
+
+def test_how_fast_it_says_it_is_is_what_was_measured():
+    paths = sorted((ROOT / "benchmarks").glob("throughput_*.json"))
+    assert paths
+    for path in paths:
+        assert throughput.report(json.loads(path.read_text())) in README
+        figure = path.with_suffix(".png")
+        assert f"](benchmarks/{figure.name})" in README
+        assert figure.exists()
