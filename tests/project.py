@@ -67,8 +67,9 @@ class Project:
         return self.folder / "results" / "quick" / experiment
 
     def files(self, kind: str) -> dict[str, int]:
-        """Name and time of last change of all files of a kind."""
-        return {path.name: path.stat().st_mtime_ns for path in (self.results / kind).glob("*")}
+        """Name and time of last change of all files of a kind, once they are whole."""
+        paths = [path for path in (self.results / kind).glob("*") if path.suffix != ".partial"]
+        return {path.name: path.stat().st_mtime_ns for path in paths}
 
     def summary(self) -> dict:
         """summary.json without what may differ between two trainings: timing and environment."""
