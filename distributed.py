@@ -10,6 +10,7 @@ with GPUs too; NCCL would have nothing to do, as no run has anything to send to 
 Without torchrun every function here answers for the only process there is.
 """
 
+import atexit
 import functools
 import os
 import socket
@@ -117,3 +118,4 @@ def _join() -> None:
     import torch.distributed as dist
 
     dist.init_process_group("gloo", timeout=PATIENCE)
+    atexit.register(dist.destroy_process_group)  # its threads would abort a process that just ends
