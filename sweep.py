@@ -245,9 +245,8 @@ def _follow(processes: dict[Connection, Any], progress: "Progress") -> None:
 def _how_it_died(worker: Any, runs: set[Run]) -> str:
     code = worker.exitcode
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    labels = ", ".join(run.label for run in runs)
-    what = labels if len(runs) < 2 else f"{len(runs)} runs"
-    doing = f"while training {what}" if runs else "while training nothing"
+    labels = [run.label for run in runs] or ["nothing"]
+    doing = f"while training {labels[0] if len(labels) == 1 else f'{len(labels)} runs'}"
     memory = " (often too little memory)" if how == "signal SIGKILL" else ""
     return f"worker process {worker.pid} died {doing}, {how}{memory}"
 
