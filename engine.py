@@ -100,9 +100,7 @@ def architecture(run: Run) -> Run:
     )
 
 
-def train_together(
-    runs: Sequence[Run], dataset: Dataset, store: Store, report: Report = lambda run, done: None
-) -> None:
+def train_together(runs: Sequence[Run], dataset: Dataset, store: Store, report: Report) -> None:
     """Train runs of one architecture, each from its own checkpoint if it has one.
 
     A run that has ended, by its last epoch or by divergence, keeps its row until all have, so that
