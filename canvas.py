@@ -177,9 +177,9 @@ def cut_off(axes: Axes, top: float) -> None:
     axes.text(0.98, 0.96, highest, fontsize=8, bbox=box, **place)
 
 
-def mark_guessing(line: Callable[..., Any], value: float) -> None:
+def mark_guessing(line: Callable[..., Line2D], value: float) -> Line2D:
     """Mark, by axhline or axvline, where guessing ends."""
-    line(value, color="black", linestyle=":", linewidth=1, label="guessing", zorder=0)
+    return line(value, color="black", linestyle=":", linewidth=1, label="guessing", zorder=0)
 
 
 def dots(

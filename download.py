@@ -3,7 +3,6 @@
 import hashlib
 import os
 import socket
-import sys
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,6 +24,7 @@ MD5 = {
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
 STALL_SECONDS = 60  # a host that sends nothing for this long has failed
+REHEARSE = "rehearse without CIFAR-10: every exp*.py takes --quick"
 
 
 def cifar10(default: Path) -> Path:
@@ -41,7 +41,7 @@ def cifar10(default: Path) -> Path:
         if faults and folder != default:
             raise UserError(
                 f"CIFAR10_DIR={folder}: {faults[0]}; name the folder that holds a complete "
-                f"{FOLDER}/, or unset CIFAR10_DIR to download CIFAR-10, or {rehearse()}"
+                f"{FOLDER}/, or unset CIFAR10_DIR to download CIFAR-10, or {REHEARSE}"
             )
         if faults:
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,12 +72,8 @@ def remedies() -> str:
     """Every way to go on without the download."""
     return (
         "set CIFAR10_URL to a mirror of cifar-10-python.tar.gz, or CIFAR10_DIR to the folder that "
-        f"holds your own {FOLDER}/, or {rehearse()}"
+        f"holds your own {FOLDER}/, or {REHEARSE}"
     )
-
-
-def rehearse() -> str:
-    return f"rehearse without CIFAR-10: python {Path(sys.argv[0]).name} --quick"
 
 
 def find_faults(root: Path) -> list[str]:

@@ -22,7 +22,12 @@ from summary import Record
 QUICK_EPOCHS = 10
 QUICK_STEPS = 250  # of a run on a few images, whose epoch is a step or so
 QUICK_SEEDS = 2
-QUICK_GRID_SIDE = 2
+QUICK_LIMITS = {  # of constants
+    "EPOCHS": QUICK_EPOCHS,
+    "PERFORMANCE_EPOCHS": QUICK_EPOCHS,
+    "OVERFIT_STEPS": QUICK_STEPS,
+    "GRID_SIDE": 2,
+}
 
 Groups = dict[str, list[Run]]  # {label: one run a seed}
 Constants = dict[str, Any]  # {EPOCHS: its value, ...}
@@ -51,12 +56,8 @@ class Experiment:
             for name, value in self.constants.items():
                 if name.endswith("SEEDS"):
                     self.constants[name] = value[:QUICK_SEEDS]
-                elif name in ("EPOCHS", "PERFORMANCE_EPOCHS"):
-                    self.constants[name] = min(value, QUICK_EPOCHS)
-                elif name == "OVERFIT_STEPS":
-                    self.constants[name] = min(value, QUICK_STEPS)
-                elif name == "GRID_SIDE":
-                    self.constants[name] = min(value, QUICK_GRID_SIDE)
+                elif name in QUICK_LIMITS:
+                    self.constants[name] = min(value, QUICK_LIMITS[name])
             print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
         self.folder = self.root / self.name
 

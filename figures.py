@@ -258,7 +258,7 @@ def extremes(summary: Summary) -> Figure:
     for row, quantity in zip(rows, AXIS_LABELS, strict=True):
         for axes, group in zip(row, groups, strict=True):
             seeds_and_mean(axes, group, quantity, styles(summary)[group["label"]][0], "mean")
-            guess = axes.axhline(GUESSING[quantity], color="black", linestyle=":", label="guessing")
+            guess = mark_guessing(axes.axhline, GUESSING[quantity])
             ends = [run["diverged_at_epoch"] for run in group["runs"]]
             (lost,) = axes.plot(
                 [end + 1 for end in ends if end is not None],
@@ -305,7 +305,7 @@ def accuracy_by_rate(summary: Summary) -> Figure:
             ends = [100 * run[name][-1] for run in group["runs"] if run[name][-1] is not None]
             accuracy.plot([rate] * len(ends), ends, "o", color=colour, alpha=0.4, markersize=4)
     accuracy.plot([], [], "o", color="black", alpha=0.4, markersize=4, label="one seed")
-    accuracy.axhline(GUESSING["accuracy"], color="black", linestyle=":", label="guessing")
+    mark_guessing(accuracy.axhline, GUESSING["accuracy"])
     lost, widths = [group["diverged"] for group in groups], [0.15 * rate for rate in rates]
     divergence.bar(rates, lost, widths, color=PALETTE[1][0])
     most = max(len(group["runs"]) for group in groups)

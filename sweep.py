@@ -341,8 +341,11 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        if self.bar is None:
+            return
+        if not self.terminal:
+            self.say(str(self.bar))
+        self.bar.close()
 
 
 def _work(
