@@ -114,10 +114,12 @@ def train_together(runs: Sequence[Run], dataset: Dataset, store: Store, report: 
     while True:
         if ending := {training for training in trainings if training.is_over} - ended:
             sound = {training for training in ending if training.diverged_at is None}
-            test_logits = together.evaluate(dataset.test_images) if sound else [None] * len(runs)
-            for training, logits in zip(trainings, test_logits, strict=True):
+            final = [dataset.images[together.train_indices], dataset.test_images] if sound else []
+            logits = [together.evaluate(images) for images in final]
+            for row, training in enumerate(trainings):
                 if training in ending:
-                    training.finish(logits if training in sound else None)
+                    of_run = tuple(rows[row] for rows in logits)
+                    training.finish(of_run if training in sound else None)
             ended |= ending
         if len(ended) == len(trainings):
             return

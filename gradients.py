@@ -41,6 +41,7 @@ class GradientStatistics:
         self.steps_per_epoch = steps_per_epoch
         self.steps = epochs * steps_per_epoch
         self.history: list[Tensor] = []  # an epoch each: (2, tensors), sums of |g| and of g²
+        self.by_step: list[Tensor] = []  # likewise for each of the first WINDOW steps
         # per element over the steps of a window: sum of |g| and sum of g²
         self.windows = {
             name: [
@@ -59,6 +60,8 @@ class GradientStatistics:
     @torch.no_grad()
     def observe(self, step: int, gradients: Sequence[Tensor]) -> None:
         """Add the gradients of a step, a tensor a parameter, to the windows that it belongs to."""
+        if step < WINDOW:
+            self.by_step.append(moments([gradient[None] for gradient in gradients])[:, 0].cpu())
         for window in self.windows_at(step):
             for total, gradient in zip(self.windows[window], gradients, strict=True):
                 double = gradient.double()
@@ -71,10 +74,10 @@ class GradientStatistics:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint at the end of an epoch must hold."""
-        return {"history": self.history, "windows": self.windows}
+        return {"history": self.history, "by_step": self.by_step, "windows": self.windows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history = state["history"]
+        self.history, self.by_step = state["history"], state["by_step"]
         for name, totals in state["windows"].items():
             for mine, saved in zip(self.windows[name], totals, strict=True):
                 mine.copy_(saved)
@@ -83,6 +86,7 @@ class GradientStatistics:
         """Mean and standard deviation of |g| by parameter tensor, ready for JSON.
 
         {"parameters": [name, ...], "history": {"mean": [[one a tensor] an epoch], "std": the same},
+        "by_step": [{"mean": [one a tensor], "std": [...]} for each of the first steps],
         "first_epochs" and "last_epochs": {"mean": [...], "std": [...]} pooled over elements and
         steps, "first_steps" and "last_steps": the same, and "std_by_element": the deviation of each
         element over the window's steps, averaged over elements}
@@ -91,6 +95,7 @@ class GradientStatistics:
         summary: dict[str, Any] = {
             "parameters": self.names,
             "history": {key: [epoch[key] for epoch in by_epoch] for key in ("mean", "std")},
+            "by_step": [self._pooled(sums, 1) for sums in self.by_step],
         }
         epochs = min(WINDOW, len(self.history))
         for name, part in (

@@ -32,6 +32,7 @@ CODE_THAT_DECIDES_NUMBERS = ("models.py", "data.py", "train.py", "engine.py", "g
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 RECORD_KEYS = {  # what a record holds beside its curves
     *("seed", "report", "confusion_matrix", "most_confident_mistakes", "test_loss"),
+    *("final_train_loss", "final_train_accuracy"),
     *("trained", "environment", "code"),
 }
 STALE_SECONDS = 3600.0  # a partial file this old belongs to a process that was killed

@@ -41,8 +41,9 @@ INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 MISTAKES = 25  # how many test images a record names that were most confidently taken for others
-UNTESTED = dict.fromkeys(
-    ("test_loss", "test_accuracy", "report", "confusion_matrix", "most_confident_mistakes")
+FINAL_RESULTS = (  # of the trained network; a run that diverged has none
+    *("final_train_loss", "final_train_accuracy"),
+    *("test_loss", "test_accuracy", "report", "confusion_matrix", "most_confident_mistakes"),
 )
 
 Report = Callable[[Run, float], None]  # a run, and how many epochs of it are done by now
@@ -139,13 +140,21 @@ class Training:
             }
             self.store.save_checkpoint(self.run, state)
 
-    def finish(self, logits: Tensor | None) -> None:
-        """Keep the result. logits (n_test, 10): the trained network's; None where it diverged."""
-        test = UNTESTED
-        if self.diverged_at is None:
-            test = test_results(logits, self.dataset)
-            if not math.isfinite(test["test_loss"]):
-                test, self.diverged_at = UNTESTED, self.run.epochs - 1
+    def finish(self, logits: tuple[Tensor, Tensor] | None) -> None:
+        """Keep the result.
+
+        logits (n_train, 10) and (n_test, 10): the trained network's for the images that it was
+        trained on, as they are, and for those of the test set. None where the run diverged.
+        """
+        final = dict.fromkeys(FINAL_RESULTS)
+        if logits is not None:
+            train_logits, test_logits = logits
+            loss, accuracy = measure(train_logits, self.dataset.labels[self.train_indices]).tolist()
+            test = test_results(test_logits, self.dataset)
+            if math.isfinite(loss) and math.isfinite(test["test_loss"]):
+                final = {"final_train_loss": loss, "final_train_accuracy": accuracy, **test}
+            else:
+                self.diverged_at = self.run.epochs - 1
         self.intervals[-1][1] = time.time()
         sound = self.run.epochs if self.diverged_at is None else self.diverged_at
         missing = [None] * (self.run.epochs - sound)
@@ -153,7 +162,7 @@ class Training:
         result = {
             "diverged_at_epoch": self.diverged_at,
             **curves,
-            **test,
+            **final,
             "trained": self.intervals,
         }
         if self.gradients:
@@ -164,7 +173,8 @@ class Training:
 def train_run(run: Run, dataset: Dataset, store: Store, report: Report) -> None:
     """Train one run, from its checkpoint if there is one, and keep its result.
 
-    Training and validation are measured at every epoch, the test set once, after the last.
+    Training and validation are measured at every epoch. After the last, the test set is, once, and
+    the training images as validation is: without dropout and augmentation, by the final weights.
     """
     training = Training(run, dataset, store)
     network = training.network.to(memory_format=torch.channels_last)
@@ -185,8 +195,10 @@ def train_run(run: Run, dataset: Dataset, store: Store, report: Report) -> None:
         trained = train_epoch(training, optimizer, report)
         validated = measure(evaluate(network, val_images), val_labels).tolist()
         training.end_epoch((*trained, *validated))
-    diverged = training.diverged_at is not None
-    training.finish(None if diverged else evaluate(network, dataset.test_images))
+    if training.diverged_at is not None:
+        return training.finish(None)
+    train_images = dataset.images[training.train_indices]
+    training.finish((evaluate(network, train_images), evaluate(network, dataset.test_images)))
 
 
 def build(run: Run, store: Store) -> nn.Module:

@@ -39,6 +39,7 @@ def test_statistics_equal_those_of_every_gradient_kept(network, a_run, digits, s
     kept = keep_every_gradient(run, digits, store)
 
     assert found["parameters"] == list(kept)
+    assert len(found["by_step"]) == 5
     for at, values in enumerate(kept.values()):
         windows = {
             "first_steps": values[:5],
@@ -52,6 +53,12 @@ def test_statistics_equal_those_of_every_gradient_kept(network, a_run, digits, s
         for name in ("first_steps", "last_steps"):
             by_element = windows[name].std(axis=0, ddof=1).mean()
             assert found[name]["std_by_element"][at] == pytest.approx(by_element, rel=1e-9)
+        for step in range(5):
+            for statistic, value in (
+                ("mean", values[step].mean()),
+                ("std", values[step].std(ddof=1)),
+            ):
+                assert found["by_step"][step][statistic][at] == pytest.approx(value, rel=1e-9)
         for epoch in range(run.epochs):
             window = values[epoch * steps : (epoch + 1) * steps]
             assert found["history"]["mean"][epoch][at] == pytest.approx(window.mean(), rel=1e-9)

@@ -122,6 +122,27 @@ def test_on_real_images_too(a_run, cifar10, store):
         assert torch.allclose(mine, theirs, atol=1e-6)
 
 
+def test_final_training_results_are_measured_as_validation_is(a_run, digits, store):
+    """By the final weights, without dropout, on the images as they are."""
+    changes = {"network": "DropoutNet", "dropout_rate": 0.6, "augmentation": ("flip", "crop")}
+    run = a_run(epochs=2, learning_rate=0.1, **changes)
+    (result,) = train_and_load([run], digits, store)
+    network = models.DropoutNet(0.6).eval()
+    network.load_state_dict(store.load_weights(run))
+    for name, indices in zip(("train", "val"), data.split_indices(run.split, 1_500), strict=True):
+        with torch.no_grad():
+            logits = network(data.normalise(digits.images[indices])).double()
+        truth = digits.labels[indices]
+        accuracy = np.mean(logits.argmax(1).numpy() == truth.numpy())
+        loss = F.cross_entropy(logits, truth).item()
+        if name == "train":
+            found = result["final_train_accuracy"], result["final_train_loss"]
+        else:
+            found = result["val_accuracy"][-1], result["val_loss"][-1]
+        assert found == (pytest.approx(accuracy), pytest.approx(loss, rel=1e-5))
+    assert result["train_accuracy"][-1] != pytest.approx(result["final_train_accuracy"], abs=0.01)
+
+
 def test_test_results_are_those_of_the_trained_weights(a_run, digits, store):
     run = a_run(epochs=4, learning_rate=0.1)
     (result,) = train_and_load([run], digits, store)
@@ -240,8 +261,8 @@ def test_a_run_that_diverges_says_when_and_ends(a_run, digits, store):
     for name in CURVES:
         assert all(math.isfinite(value) for value in result[name][:2])
         assert result[name][2:] == [None] * 3
-    assert result["test_accuracy"] is None
-    assert result["report"] is None
+    for name in ("test_accuracy", "report", "final_train_loss", "final_train_accuracy"):
+        assert result[name] is None
     assert max(done for run, done in seen if run == wild) == 3.0
     assert after["diverged_at_epoch"] is None
 
