@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from runs import INITIALISATIONS, NETWORKS
-from summary import common, generalisation_gap, in_words, training_conditions
+from summary import common, generalisation_gap, in_words
 
 # Okabe and Ito's colours (2008), and the marker that goes with each
 PALETTE = (
@@ -65,8 +65,12 @@ def canvas(
     columns: int = 1,
     height: float = 4,
     note: str = "",
+    final: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure with its title, and below it what the data are; its panels row by row."""
+    """An empty figure with its title, and below it what the data are; its panels row by row.
+
+    final says that training is not shown by its curves but by what the final weights reach.
+    """
     figure = Figure(figsize=(10, height), layout="constrained")
     figure.suptitle("REHEARSAL: " * summary["rehearsal"] + title, fontweight="bold")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -79,17 +83,28 @@ def canvas(
         splits = in_words(common(group["settings"]["split"] for group in groups))
         epochs = in_words(common(len(group["mean"]["train_loss"]) for group in groups))
         caption.append(f"{splits} split, {epochs} epochs")
-        conditions = training_conditions(groups)
-        caption.append(
-            "training is measured on each batch as it is trained on"
-            + f", {conditions}" * bool(conditions)
-        )
+        caption.append(how_training_is_measured(groups, final))
     device = in_words(summary["environment"]["device"])
     caption.append(f"code {in_words(summary['code'])}, {device}")
     colour = REHEARSAL_COLOUR if summary["rehearsal"] else "black"
     lines = [*([note] if note else []), textwrap.fill("; ".join(caption), CAPTION_WIDTH)]
     figure.supxlabel("\n".join(lines), fontsize=7, color=colour)
     return figure, panels
+
+
+def how_training_is_measured(groups: Sequence[Group], final: bool) -> str:
+    if final:
+        return "training is measured as validation is, by the final weights"
+    fields = {"dropout_rate": "dropout", "augmentation": "augmentation"}
+    handicaps = [
+        words
+        for field, words in fields.items()
+        if any(group["settings"][field] for group in groups)
+    ]
+    return (
+        "training is measured on each batch as it is trained on"
+        + f", with a setting's own {in_words(handicaps)}" * bool(handicaps)
+    )
 
 
 def styles(summary: Summary) -> dict[str, tuple[str, str, str]]:

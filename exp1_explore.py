@@ -18,10 +18,10 @@ from typing import Any
 
 import errors
 import exp1_lr
-from experiment import Constants, Experiment, Groups, check_constants
+from experiment import Constants, Experiment, Groups
 from page import suggested
 from runs import Run
-from summary import best
+from summary import Record, best
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -61,12 +61,24 @@ def runs() -> Groups:
     }
 
 
-def suggested_range(groups: Sequence[dict[str, Any]], margin: float) -> list[float] | None:
+def mostly_sound(trained: dict[str, list[Record]]) -> list[str]:
+    """The labels of the rates at which most runs did not diverge."""
+    return [
+        label
+        for label, records in trained.items()
+        if 2 * sum(record["diverged_at_epoch"] is not None for record in records) < len(records)
+    ]
+
+
+def suggested_range(
+    groups: Sequence[dict[str, Any]], candidates: Sequence[str], margin: float
+) -> list[float] | None:
     """The lowest and the highest rate of the range that the groups of a summary suggest.
 
-    margin is a fraction of accuracy. None where most runs diverged at every rate.
+    It lies among the candidates, which are labels. margin is a fraction of accuracy. None where
+    there is no candidate.
     """
-    sound = [group for group in groups if 2 * group["diverged"] < len(group["runs"])]
+    sound = [group for group in groups if group["label"] in candidates]
     reached = {group["label"]: group["mean"]["val_accuracy"][-1] for group in sound}
     least = max(reached.values(), default=0.0) - margin
     by_rate = sorted(groups, key=lambda group: group["settings"]["learning_rate"])
@@ -79,13 +91,10 @@ def suggested_range(groups: Sequence[dict[str, Any]], margin: float) -> list[flo
 
 def main() -> None:
     experiment = Experiment(__file__, __doc__, constants())
-    check_constants("exp1_lr.py", exp1_lr.constants())
-    groups, of_1_1 = runs(), exp1_lr.runs()
-    shared = {label: group for label, group in groups.items() if group == of_1_1.get(label)}
-    own = {label: group for label, group in groups.items() if label not in shared}
-    trained = experiment.train(shared, shared_with="exp1_lr") | experiment.train(own)
-    summary = experiment.summarise({label: trained[label] for label in groups})
-    summary["suggested_range"] = suggested_range(summary["groups"], RANGE_MARGIN)
+    trained = experiment.train_with(exp1_lr, runs())
+    sound = mostly_sound(trained)
+    summary = experiment.summarise(trained, candidates=sound)
+    summary["suggested_range"] = suggested_range(summary["groups"], sound, RANGE_MARGIN)
     experiment.report(summary)
     print(*suggested(summary))
 

@@ -13,6 +13,7 @@ It costs 15 runs of 30 epochs and 5 of 50 on 45,000 images, a little over half o
 """
 
 import errors
+import exp1_lr
 from experiment import Constants, Experiment, Groups
 from runs import Run
 from summary import compare
@@ -82,13 +83,8 @@ def performance_runs() -> Groups:
 
 def main() -> None:
     experiment = Experiment(__file__, __doc__, constants())
-    performance = performance_runs()
-    baseline = {"BaselineNet": performance.pop("BaselineNet")}
-    records = {
-        **experiment.train(watched_runs()),
-        **experiment.train(baseline, shared_with="exp1_lr"),
-        **experiment.train(performance),
-    }
+    watched = experiment.train(watched_runs())
+    records = watched | experiment.train_with(exp1_lr, performance_runs())
     summary = experiment.summarise(
         records,
         candidates=["BaselineNet", "BatchNormNet"],

@@ -15,6 +15,7 @@ It costs 40 runs of 50 epochs on 45,000 images, 5 of which are among the 25 runs
 from typing import Any
 
 import errors
+import exp1_lr
 from experiment import Constants, Experiment, Groups
 from page import learned
 from runs import Run
@@ -92,19 +93,20 @@ def runs() -> Groups:
 def main() -> None:
     experiment = Experiment(__file__, __doc__, constants())
     first, strategies = first_runs(), runs()
-    baseline = {"baseline": strategies.pop("baseline")}
     by_heart = experiment.train(first)
     stages = [stage(label, by_heart[label], 1.0, NEAR_ZERO_LOSS) for label in by_heart]
     print(*map(learned, stages), sep="\n")  # before hours of training
-    records = experiment.train(baseline, shared_with="exp1_lr") | experiment.train(strategies)
+    records = experiment.train_with(exp1_lr, strategies)
     stages.append(stage("baseline", records["baseline"], MOST_OF_THE_SPLIT))
-    counts = experiment.trainable_parameters(first | baseline | strategies)
+    counts = experiment.trainable_parameters(first | strategies)
     summary = experiment.summarise(
         by_heart | records,
         candidates=list(records),
         learning=stages,
         comparisons=[
-            compare(label, records[label], "baseline", records["baseline"]) for label in strategies
+            compare(label, records[label], "baseline", records["baseline"])
+            for label in strategies
+            if label != "baseline"
         ],
     )
     for group in summary["groups"]:

@@ -81,6 +81,19 @@ class Experiment:
         check_constants(f"{script.__name__}.py", script.constants())
         return self.train(script.runs(), shared_with=script.__name__)
 
+    def train_with(self, script: ModuleType, groups: Groups) -> dict[str, list[Record]]:
+        """Train groups, those whose runs another experiment's script has too as that one's.
+
+        An edit of a constant in either script leaves them less or nothing to share.
+        """
+        check_constants(f"{script.__name__}.py", script.constants())
+        theirs = {run for group in script.runs().values() for run in group}
+        shared = {label: group for label, group in groups.items() if theirs.issuperset(group)}
+        own = {label: group for label, group in groups.items() if label not in shared}
+        trained = self.train(shared, shared_with=script.__name__) if shared else {}
+        trained |= self.train(own) if own else {}
+        return {label: trained[label] for label in groups}
+
     def trainable_parameters(self, groups: Groups) -> dict[str, int]:
         """How many numbers training changes in a network of each group: {label: count}."""
         import train  # and torch with it, which takes seconds
@@ -116,7 +129,9 @@ class Experiment:
             return
         paths = summaries.save(summary, self.folder)
         print(f"\n{summaries.table(summary, 'simple')}\n\n{summaries.notes(summary)}\n")
-        print(f"best by validation accuracy: {summary['best'] or 'none, as every run diverged'}")
+        print(
+            f"best by validation accuracy: {summary['best'] or 'none, as too many runs diverged'}"
+        )
         paths += plots.draw(summary, self.folder)
         page = write_page(self.root)
         names = ", ".join(path.name for path in paths)

@@ -39,7 +39,7 @@ from canvas import (
     styles,
 )
 from store import HERE
-from summary import by_learning_rate, in_words, lowest_val_loss, range_in_words, spread
+from summary import by_learning_rate, failure, in_words, overfits_after, range_in_words, spread
 
 WINDOWS = {
     "first_steps": ("first 5 steps", "#9ECAE1"),
@@ -282,28 +282,32 @@ def accuracy_by_rate(summary: Summary) -> Figure:
     groups = sorted(summary["groups"], key=lambda group: group["settings"]["learning_rate"])
     rates = [group["settings"]["learning_rate"] for group in groups]
     figure, panels = canvas(
-        summary, "Accuracy after the last epoch by learning rate", groups, rows=2, height=5.4
+        *(summary, "Accuracy after the last epoch by learning rate", groups),
+        rows=2,
+        height=5.4,
+        final=True,
     )
     accuracy, divergence = panels
     divergence.sharex(accuracy)
     accuracy.get_gridspec().set_height_ratios([3, 1])
-    for part, words, colour, line in (
-        ("train", "training", TRAINING_COLOUR, "--"),
-        ("val", "validation", PALETTE[0][0], "-"),
+    for words, accuracy_of, colour, line in (
+        ("training", lambda run: run["final_train_accuracy"], TRAINING_COLOUR, "--"),
+        ("validation", lambda run: run["val_accuracy"][-1], PALETTE[0][0], "-"),
     ):
-        name = f"{part}_accuracy"
-        means = [group["mean"][name][-1] for group in groups]
+        ends = [
+            [100 * accuracy_of(run) for run in group["runs"] if run["diverged_at_epoch"] is None]
+            for group in groups
+        ]
         accuracy.plot(
             rates,
-            [float("nan") if mean is None else 100 * mean for mean in means],
+            [spread(values)["mean"] if values else float("nan") for values in ends],
             color=colour,
             linestyle=line,
             linewidth=2,
             label=f"{words}, mean",
         )
-        for rate, group in zip(rates, groups, strict=True):
-            ends = [100 * run[name][-1] for run in group["runs"] if run[name][-1] is not None]
-            accuracy.plot([rate] * len(ends), ends, "o", color=colour, alpha=0.4, markersize=4)
+        for rate, values in zip(rates, ends, strict=True):
+            accuracy.plot([rate] * len(values), values, "o", color=colour, alpha=0.4, markersize=4)
     accuracy.plot([], [], "o", color="black", alpha=0.4, markersize=4, label="one seed")
     mark_guessing(accuracy.axhline, GUESSING["accuracy"])
     lost, widths = [group["diverged"] for group in groups], [0.15 * rate for rate in rates]
@@ -379,7 +383,10 @@ def results(summary: Summary, groups: Sequence[Group], chance: float | None = No
     """
     height = 1.6 + 0.5 * len(groups)
     figure, panels = canvas(
-        summary, "Test accuracy and generalisation gap", groups, columns=2, height=height
+        *(summary, "Test accuracy and generalisation gap", groups),
+        columns=2,
+        height=height,
+        final=True,
     )
     for axes, quantity in zip(panels, ("test_accuracy", "gap"), strict=True):
         for row, group in enumerate(groups):
@@ -405,12 +412,12 @@ def classes(summary: Summary, groups: Sequence[Group]) -> Figure:
     """F1 on the test set by class, the mean over seeds, for every setting."""
     figure, (axes,) = canvas(summary, "F1 by class on the test set", groups)
     for group in groups:
-        reports = [run["report"] for run in group["runs"] if run["report"]]
-        if not reports:
+        tested = [run for run in group["runs"] if run["report"]]
+        if not tested:
             continue
-        names = list(reports[0])[: len(group["runs"][0]["confusion_matrix"] or reports[0])]
+        names = list(tested[0]["report"])[: len(tested[0]["confusion_matrix"])]
         means = [
-            100 * sum(report[name]["f1-score"] for report in reports) / len(reports)
+            100 * sum(run["report"][name]["f1-score"] for run in tested) / len(tested)
             for name in names
         ]
         colour, marker, line = styles(summary)[group["label"]]
@@ -442,6 +449,7 @@ def trainable_parameters(summary: Summary) -> Figure:
         groups,
         rows=2,
         height=7,
+        final=True,
         note="Validation is on the images that the source was trained on: the more is kept of it, "
         "the less the gap says about new images",
     )
@@ -558,32 +566,37 @@ def gradients_by_epoch(summary: Summary, groups: Sequence[Group]) -> Figure:
 
 
 def first_gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
-    """Mean |gradient| in the first steps by layer, weights and biases, for every setting.
+    """Mean |gradient| by layer at each of the first steps, weights above biases, for every setting.
 
     The axis is logarithmic; gradients of exactly zero stand at its foot, below a line, marked "0".
     """
     lost = [group["label"] for group in summary["groups"] if group not in groups]
-    note = '"0" is exactly zero'
+    note = '"0" is exactly zero; bars are the deviation over seeds'
     if lost:
         note += f"; without gradients, as every run diverged: {', '.join(lost)}"
+    found = {group["label"]: group["gradients"]["by_step"] for group in groups}
+    steps = min(len(by_step) for by_step in found.values())
     figure, panels = canvas(
-        summary, "Gradients of the first 5 steps", groups, columns=2, height=4.6, note=note
+        summary, "Gradients of the first steps", groups, 2, steps, height=6, note=note
     )
-    found = {group["label"]: group["gradients"]["first_steps"]["mean"] for group in groups}
-    positive = [value for over in found.values() for value in over["mean"] if value > 0]
+    figure.set_figwidth(3 + 2.2 * steps)
+    everything = [mean for of in found.values() for step in of for mean in step["mean"]["mean"]]
+    positive = [mean for mean in everything if mean > 0]
     lowest = math.floor(math.log10(min(positive, default=1)))
     highest = math.ceil(math.log10(max(positive, default=1)))
     foot = 10.0 ** (lowest - 1.5)
-    for axes, kind in zip(panels, ("weight", "bias"), strict=True):
+    decades = range(lowest, highest + 1, max(1, (highest - lowest) // 8))
+    for number, axes in enumerate(panels):
+        row, step = divmod(number, steps)
+        kind = ("weight", "bias")[row]
         for place, group in enumerate(groups):
             names = group["gradients"]["parameters"]
             order = [i for i in forward_order(names) if names[i].endswith(kind)]
-            means, spreads = (
-                [found[group["label"]][key][i] for i in order] for key in ("mean", "std")
-            )
+            over_seeds = found[group["label"]][step]["mean"]
+            means, spreads = ([over_seeds[key][i] for i in order] for key in ("mean", "std"))
             colour, marker, _ = styles(summary)[group["label"]]
             axes.errorbar(
-                [x + 0.06 * (place - (len(groups) - 1) / 2) for x in range(len(order))],
+                [x + 0.08 * (place - (len(groups) - 1) / 2) for x in range(len(order))],
                 [mean or foot for mean in means],
                 # a spread wider than its mean would reach below what the axis can show
                 yerr=[
@@ -592,12 +605,11 @@ def first_gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
                 ],
                 color=colour,
                 marker=marker,
-                markersize=5,
+                markersize=4,
                 linewidth=1,
                 label=f"{group['label']}, {counted(group)}",
             )
         axes.set_yscale("log")
-        decades = range(lowest, highest + 1, max(1, (highest - lowest) // 8))
         axes.set_yticks(
             [foot, *(10.0**power for power in decades)],
             ["0", *(f"$10^{{{power}}}$" for power in decades)],
@@ -605,9 +617,13 @@ def first_gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
         axes.minorticks_off()
         axes.set_ylim(foot / 3, 10.0**highest * 2)
         axes.axhline(10.0 ** (lowest - 0.75), color="black", linewidth=0.6)
-        axes.set_xticks(range(len(order)), [names[i] for i in order], rotation=30, ha="right")
-        axes.set_title({"weight": "weights", "bias": "biases"}[kind])
-    panels[0].set_ylabel("mean of |∂L/∂w| (± deviation over seeds)")
+        axes.tick_params(labelleft=step == 0)
+        layers = [names[i].split(".")[0] for i in order]
+        axes.set_xticks(range(len(order)), layers, rotation=30, ha="right")
+        if row == 0:
+            axes.set_title(f"step {step + 1}")
+        if step == 0:
+            axes.set_ylabel(f"{('weights', 'biases')[row]}: mean of |∂L/∂w|")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
@@ -753,10 +769,9 @@ def learning(summary: Summary) -> Figure:
     stages = summary["learning"]
     of = {group["label"]: group for group in summary["groups"]}
     groups = [of[stage["label"]] for stage in stages]
-    failed = [stage for stage in stages if stage["by_heart"] and stage["could_not"]]
     title = "Can the network learn what it trains on?"
-    if failed:
-        title = f"COULD NOT LEARN {' AND '.join(stage['label'].upper() for stage in failed)}"
+    if failed := [failure(stage) for stage in stages if stage["could_not"]]:
+        title = "; ".join(failed)
     note = "Of one image and one batch an epoch is one step, and loss is measured after it"
     figure, panels = canvas(summary, title, groups, 2, 2, height=6.4, note=note)
     colours = {label: colour for label, (colour, _, _) in styles(summary).items()}
@@ -803,17 +818,18 @@ def learning_curves(axes: Axes, stage: dict[str, Any], group: Group, colour: str
         textcoords="offset points",
     )
     label_axes(axes, quantity)
+    title = stage["label"]
     if stage["by_heart"]:
-        axes.set_title(stage["label"])
         axes.set_xlabel("step")
         axes.set_xscale("log")
         axes.set_yscale("log")
-        if stage["could_not"]:
-            seeds = f"SEED{'S' * (len(stage['could_not']) > 1)} {in_words(stage['could_not'])}"
-            axes.set_title(f"{stage['label']}: NOT LEARNED FROM {seeds}", color=FAILURE_COLOUR)
     else:
-        axes.set_title(f"{stage['label']}, on the whole training split")
+        title += ", on the whole training split"
         axes.set_ylabel(f"training {AXIS_LABELS[quantity]}")
+    axes.set_title(title)
+    if stage["could_not"]:
+        seeds = f"SEED{'S' * (len(stage['could_not']) > 1)} {in_words(stage['could_not'])}"
+        axes.set_title(f"{title}\nNOT LEARNED FROM {seeds}", color=FAILURE_COLOUR)
 
 
 def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
@@ -835,7 +851,7 @@ def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
     for axes, group in zip(shown, groups, strict=True):
         seeds_and_mean(axes, group, "loss", styles(summary)[group["label"]][0], "mean")
         axes.set_title(f"{group['label']}\n{counted(group)}")
-        if epoch := lowest_val_loss(group):
+        if epoch := overfits_after(group["mean"]["val_loss"]):
             early = epoch <= len(group["mean"]["val_loss"]) / 2
             axes.axvline(epoch, color="black", linestyle="-.", linewidth=0.8)
             axes.annotate(

@@ -15,9 +15,10 @@ from summary import (
     by_learning_rate,
     common,
     compare,
+    failure,
     in_words,
-    lowest_val_loss,
     notes,
+    overfits_after,
     range_in_words,
     table,
 )
@@ -140,34 +141,43 @@ def suggested(summary: dict[str, Any]) -> list[str]:
 
 def learned(stage: dict[str, Any]) -> str:
     """Which seeds learned what they train on, and in how many steps; unmissable if some did not."""
-    label, accuracy = stage["label"], f"{100 * stage['accuracy']:g}%"
+    label, accuracy, ending = stage["label"], f"{100 * stage['accuracy']:g}%", ""
     took = [steps for steps in stage["steps"] if steps is not None]
     reached = f"reached by {len(took)} of {len(stage['steps'])} seeds"
     if took:
         mean = sum(took) / len(took)
         reached += f", after {min(took):,} to {max(took):,} steps (mean {mean:,.1f})"
-    if not stage["by_heart"]:
-        end = stage["train_accuracy"]
-        ending = (
-            f"; after {stage['most_steps']:,} steps it is {percent(**end)}" if end["mean"] else ""
-        )
-        return f"The whole split ({label}): {accuracy} training accuracy is {reached}{ending}."
-    goal = f"a loss below {stage['loss']:g} with {accuracy} accuracy"
+    if stage["by_heart"]:
+        goal = f"a loss below {stage['loss']:g} with {accuracy} accuracy"
+        learned = f"Learned by heart, {label}"
+    else:
+        goal = f"{accuracy} training accuracy"
+        learned = f"The whole split ({label})"
+        if (end := stage["train_accuracy"])["mean"]:
+            ending = f"; after {stage['most_steps']:,} steps it is {percent(**end)}"
     if not stage["could_not"]:
-        return f"Learned by heart, {label}: {goal} is {reached}."
+        return f"{learned}: {goal} is {reached}{ending}."
     seeds = listed([str(seed) for seed in stage["could_not"]])
     plural = "s" * (len(stage["could_not"]) > 1)
     return (
-        f"**COULD NOT LEARN {label.upper()}**, from seed{plural} {seeds}: {goal} in "
-        f"{stage['most_steps']:,} steps is {reached}. Trust nothing below before all do: look at "
-        "the learning rate (does the loss swing, or is it still falling?), at the initial weights "
-        "and gradients, and at whether images and labels belong together."
+        f"**{failure(stage)}**, from seed{plural} {seeds}: {goal} in {stage['most_steps']:,} steps "
+        f"is {reached}{ending}. Trust nothing below before all do: look at the learning rate (does "
+        "the loss swing, or is it still falling?), at the initial weights and gradients, and at "
+        "whether images and labels belong together."
     )
 
 
 def overfitting(ranked: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]) -> list[str]:
     """When training and validation part, and what closes the gap between them."""
-    parting = [f"{group['label']} {epoch}" for group in ranked if (epoch := lowest_val_loss(group))]
+    parting, still_falling = [], []
+    for group in ranked:
+        if epoch := overfits_after(group["mean"]["val_loss"]):
+            by_seed = [overfits_after(run["val_loss"]) for run in group["runs"]]
+            known = [epoch for epoch in by_seed if epoch]
+            seeds = f" (single seeds {min(known)} to {max(known)})" if known else ""
+            parting.append(f"{group['label']} {epoch}{seeds}")
+        else:
+            still_falling.append(group["label"])
     closing = []
     for pair in pairs:
         mean, interval = pair["gap"]["mean"], pair["gap"]["ci95"]
@@ -175,10 +185,17 @@ def overfitting(ranked: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]
             change = f"{signed(mean)} ({signed(mean - interval)} to {signed(mean + interval)})"
             closing.append(f"{pair['label']} {change}")
     epochs = in_words(common(len(group["mean"]["val_loss"]) for group in ranked))
-    found = [
-        f"Training and validation part where mean validation loss is lowest, after this epoch of "
-        f"{epochs}: {', '.join(parting)}."
-    ]
+    found = []
+    if parting:
+        found.append(
+            "Training and validation part where mean validation loss is lowest, after this epoch "
+            f"of {epochs}: {', '.join(parting)}."
+        )
+    if still_falling:
+        found.append(
+            f"Mean validation loss is lowest after the last of {epochs} epochs, so that nothing "
+            f"has parted yet: {', '.join(still_falling)}."
+        )
     if closing:
         found.append(
             f"Change of the generalisation gap against {pairs[0]['minus']}, in points, paired by "
@@ -264,13 +281,14 @@ def without_gradients(groups: Sequence[dict[str, Any]]) -> list[str]:
     for group in groups:
         if "gradients" not in group:
             continue
-        names, means = (group["gradients"]["parameters"], group["gradients"]["first_steps"]["mean"])
-        moved = [name for name, mean in zip(names, means["mean"], strict=True) if mean]
-        if len(moved) < len(names):
+        means = [step["mean"]["mean"] for step in group["gradients"]["by_step"]]
+        dead = [sum(mean == 0 for mean in step) for step in means]
+        if any(dead):
+            counts = [str(n) for n in (dead if len(set(dead)) > 1 else dead[:1])]
+            when = "At each of" if len(counts) == 1 else "One after the other, at"
             found.append(
-                f"In the first steps of {group['label']} the gradients of {len(names) - len(moved)}"
-                f" of {len(names)} parameter tensors are exactly zero, those of all but "
-                f"{in_words(moved or ['none'])}."
+                f"{when} the first {len(dead)} steps of {group['label']} the gradients of "
+                f"{listed(counts)} of {len(means[0])} parameter tensors are exactly zero."
             )
     return found
 

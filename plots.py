@@ -23,7 +23,7 @@ from errors import UserError
 from figures import Figures, by_class, figures, file_name, mistakes
 from page import write_page
 from runs import all_settings
-from store import HERE, write
+from store import HERE, code_fingerprint, write
 from summary import summarise
 
 CHOICES = 10  # how many files are listed where a name fits several
@@ -79,7 +79,6 @@ def error_figures(record: dict[str, Any], path: Path) -> Figures:
     """The confusion matrix and the mistakes of a run, from its record and the file it stands in."""
     settings = all_settings(record["run"])
     label = path.stem.split("_seed=")[0].replace("_", ", ")
-    label += f", frozen={len(settings['frozen'])}" if settings["start"] else ""
     rehearsal = settings["dataset"] == "digits"
     summary = summarise(path.parts[-3], "", {}, {label: [record]}, rehearsal=rehearsal)
     (group,) = summary["groups"]
@@ -102,6 +101,10 @@ def find_run(name: str) -> Path:
         raise UserError("there is no results/*/runs/*.json yet: run python exp1_lr.py first")
     exact = Path(name).resolve()
     matching = [words for words, path in known.items() if name in words or path.resolve() == exact]
+    if len(matching) > 1:  # what earlier versions of the code trained is not what is asked for
+        matching = [
+            words for words in matching if f"_code={code_fingerprint()}" in words
+        ] or matching
     if len(matching) == 1:
         return known[matching[0]]
     choice = matching or list(known)

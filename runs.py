@@ -23,6 +23,11 @@ AUGMENTATIONS = ("flip", "crop")
 INITIALISATIONS = (
     *("default", "uniform", "small uniform", "normal", "xavier", "kaiming", "zeros"),
 )
+# what a run's label names, beside network, learning rate, dropout and seed, where it is no default
+IN_LABELS = (
+    *("momentum", "weight_decay", "augmentation", "frozen", "width", "initialisation"),
+    "overfit_images",
+)
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # one number an epoch each
 
 
@@ -100,8 +105,19 @@ class Run:
         """A short name for people: network, what it is known by, and seed."""
         rates = self.learning_rate
         rate = f"{rates[0]:g}-{rates[-1]:g}" if isinstance(rates, tuple) else f"{rates:g}"
-        dropout = f"_dropout={self.dropout_rate:g}" if self.network == "DropoutNet" else ""
-        return f"{self.network}_lr={rate}{dropout}_seed={self.seed}"
+        words = [self.network, f"lr={rate}"]
+        if self.network == "DropoutNet":
+            words.append(f"dropout={self.dropout_rate:g}")
+        words += ["retrained"] * (self.start is not None)
+        settings = settings_of(self)
+        for field in [field for field in IN_LABELS if field in settings]:
+            value = settings[field]
+            if isinstance(value, list):
+                text = "+".join(value)
+            else:
+                text = value.replace(" ", "-") if isinstance(value, str) else f"{value:g}"
+            words.append(f"{field.replace('_', '-')}={text}")
+        return "_".join([*words, f"seed={self.seed}"])
 
     @property
     def trajectory(self) -> str:

@@ -68,7 +68,9 @@ def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
     settings = without_seed(all_settings(records[0]["run"]))
     # a run that validates on the images it trains on has no gap to speak of
     gaps = [] if settings["overfit_images"] else [generalisation_gap(record) for record in sound]
-    test_loss = spread([record["test_loss"] for record in sound])
+    test_loss, train_loss = (
+        spread([record[name] for record in sound]) for name in ("test_loss", "final_train_loss")
+    )
     gradients = {}
     if any(record.get("gradients") for record in sound):
         gradients["gradients"] = summarise_gradients([record["gradients"] for record in sound])
@@ -79,6 +81,8 @@ def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
         "diverged": len(records) - len(sound),
         "mean": {name: [point["mean"] for point in curve] for name, curve in curves.items()},
         "std": {name: [point["std"] for point in curve] for name, curve in curves.items()},
+        "final_train_loss": {"mean": train_loss["mean"], "std": train_loss["std"]},
+        "final_train_accuracy": spread([record["final_train_accuracy"] for record in sound]),
         "test_loss": {"mean": test_loss["mean"], "std": test_loss["std"]},
         "test_accuracy": spread([record["test_accuracy"] for record in sound]),
         "gap": spread(gaps),
@@ -91,10 +95,14 @@ def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def generalisation_gap(record: Record) -> float | None:
-    """Training minus validation accuracy at the last epoch; None for a run that diverged."""
+    """Training minus validation accuracy after the last epoch; None for a run that diverged.
+
+    Both are of the same weights, without dropout and augmentation, so that settings with them and
+    without can be compared. The curve of training accuracy is measured otherwise.
+    """
     if record["diverged_at_epoch"] is not None:
         return None
-    return record["train_accuracy"][-1] - record["val_accuracy"][-1]
+    return record["final_train_accuracy"] - record["val_accuracy"][-1]
 
 
 def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +118,8 @@ def summarise_gradients(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Gradient statistics with their mean and standard deviation over seeds.
 
     {"parameters": [name, ...], "history": {"mean": [[one a tensor] an epoch], "std": the same},
-    window: {statistic: {"mean": [one a tensor], "std": [one a tensor]}}}
+    "by_step" and window: {statistic: {"mean": [one a tensor], "std": [one a tensor]}}, the former
+    in a list of steps}
     """
 
     def over_seeds(values: Sequence[Sequence[float]]) -> dict[str, list]:
@@ -128,6 +137,10 @@ def summarise_gradients(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
             statistic: over_seeds([seed[window][statistic] for seed in seeds])
             for statistic in seeds[0][window]
         }
+    summary["by_step"] = [
+        {statistic: over_seeds([seed[statistic] for seed in step]) for statistic in step[0]}
+        for step in zip(*(seed["by_step"] for seed in seeds), strict=True)
+    ]
     return summary
 
 
@@ -214,6 +227,12 @@ def stage(
     }
 
 
+def failure(stage: dict[str, Any]) -> str:
+    """A stage that some seed did not learn, as a headline."""
+    what = stage["label"] if stage["by_heart"] else f"the whole split ({stage['label']})"
+    return f"COULD NOT LEARN {what.upper()}"
+
+
 def first_epoch(
     accuracies: Sequence[float | None],
     losses: Sequence[float | None],
@@ -227,10 +246,11 @@ def first_epoch(
     return None
 
 
-def lowest_val_loss(group: dict[str, Any]) -> int | None:
-    """The epoch, counted from 1, of the lowest mean validation loss, where overfitting begins."""
-    losses = [math.inf if loss is None else loss for loss in group["mean"]["val_loss"]]
-    return None if min(losses) == math.inf else losses.index(min(losses)) + 1
+def overfits_after(val_losses: Sequence[float | None]) -> int | None:
+    """The epoch, counted from 1, of the lowest validation loss; None if that is the last."""
+    losses = [math.inf if loss is None else loss for loss in val_losses]
+    lowest = losses.index(min(losses)) + 1
+    return lowest if lowest < len(losses) and min(losses) < math.inf else None
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -295,7 +315,13 @@ def table_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
         for name in CURVES:
             row[f"{name}_mean"] = group["mean"][name][-1]
             row[f"{name}_std"] = group["std"][name][-1]
-        for name in ("gap", "test_loss", "test_accuracy"):
+        for name in (
+            "final_train_loss",
+            "final_train_accuracy",
+            "gap",
+            "test_loss",
+            "test_accuracy",
+        ):
             row |= {f"{name}_{key}": value for key, value in group[name].items()}
         if "parameters" in group:
             row["parameters"] = group["parameters"]
@@ -317,7 +343,7 @@ def table(summary: dict[str, Any], style: str = "github") -> str:
             {
                 "setting": row["setting"] + " (best)" * (row["setting"] == summary["best"]),
                 **({"parameters": f"{row['parameters']:,}"} if "parameters" in row else {}),
-                "train acc. %": percent(row, "train_accuracy"),
+                "train acc. %": percent(row, "final_train_accuracy"),
                 "val acc. %": percent(row, "val_accuracy"),
                 "gap": percent(row, "gap"),
                 "val loss": _plus_minus(row["val_loss_mean"], row["val_loss_std"], 1, 3),
@@ -341,7 +367,6 @@ def notes(summary: dict[str, Any]) -> str:
     groups = summary["groups"]
     epochs = in_words(common(len(group["mean"]["train_loss"]) for group in groups))
     seeds = in_words(common(len(group["seeds"]) for group in groups))
-    conditions = training_conditions(groups)
     by_heart = [
         group["label"] for group in groups if all_settings(group["settings"])["overfit_images"]
     ]
@@ -349,21 +374,12 @@ def notes(summary: dict[str, Any]) -> str:
     return (
         f"{rehearsal * summary['rehearsal']}{epochs} epochs, {seeds} seeds. After the last epoch: "
         "mean ± sample standard deviation over the seeds that did not diverge; accuracies (acc.) "
-        "in percent, losses in nats; gap: training minus validation accuracy in percentage points"
-        f"{f', training being measured {conditions}' * bool(conditions)}; "
+        "in percent, losses in nats; training is measured as validation is, by the final weights, "
+        "without dropout and augmentation; gap: training minus validation accuracy in percentage "
+        "points; "
         f"{f'{in_words(by_heart)}: validated on the images trained on; ' * bool(by_heart)}"
         "95% CI: half-width of Student's interval of the mean test accuracy. "
         f"Device {in_words(summary['environment']['device'])}, code {in_words(summary['code'])}."
-    )
-
-
-def training_conditions(groups: Sequence[dict[str, Any]]) -> str:
-    """Under what handicap training, unlike validation, is measured in any of the groups."""
-    fields = {"dropout_rate": "with dropout on", "augmentation": "on augmented images"}
-    return " and ".join(
-        words
-        for field, words in fields.items()
-        if any(group["settings"][field] for group in groups)
     )
 
 

@@ -26,8 +26,9 @@ def at_rate(rate, *val, diverged=0):
 
 
 def suggested(*rates, margin=0.05):
-    groups = [summarise_group(f"lr={row[0]['run']['learning_rate']}", row) for row in rates]
-    return exp1_explore.suggested_range(groups, margin)
+    trained = {f"lr={row[0]['run']['learning_rate']}": row for row in rates}
+    groups = [summarise_group(label, row) for label, row in trained.items()]
+    return exp1_explore.suggested_range(groups, exp1_explore.mostly_sound(trained), margin)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,9 @@ def test_it_shares_its_runs_with_1_1_and_fresh_leaves_those_alone(finished, tmp_
     summary = json.loads((folder / "summary.json").read_text())
     assert [group["label"] for group in summary["groups"]] == ["lr=0.5", "lr=0.1"]
     groups = summary["groups"]
-    assert summary["suggested_range"] == exp1_explore.suggested_range(groups, 0.05)
+    assert summary["suggested_range"] == exp1_explore.suggested_range(
+        groups, summary["candidates"], 0.05
+    )
     assert "range of learning rates" in again.stdout
     for name in ("extremes", "accuracy_by_rate", "comparison", "lr=0.5"):
         assert (folder / f"{name}.png").exists()

@@ -99,13 +99,19 @@ def test_gradients_of_exactly_zero_are_named():
     pooled = {"mean": [0.0, 1e-30, 0.0], "std": [0.0] * 3}
     windows = dict.fromkeys(("first_steps", "last_steps", "first_epochs", "last_epochs"), pooled)
     gradients = {"parameters": ["w", "b", "c"], "history": {"mean": [], "std": []}, **windows}
-    groups = {"zeros": [record(1, 0.6, gradients=gradients)], "wild": [record(1, 0.5)]}
-    found = sentences(summary_of(groups))
+    zeros = record(1, 0.6, gradients=gradients | {"by_step": [pooled] * 5})
+    at_first = {"mean": [1.0, 2.0, 3.0], "std": [0.0] * 3}
+    dies = record(1, 0.6, gradients=gradients | {"by_step": [at_first, pooled, pooled]})
+    found = sentences(summary_of({"zeros": [zeros], "uniform": [dies], "wild": [record(1, 0.5)]}))
     assert (
-        "In the first steps of zeros the gradients of 2 of 3 parameter tensors are exactly zero, "
-        "those of all but b."
+        "At each of the first 5 steps of zeros the gradients of 2 of 3 parameter tensors are "
+        "exactly zero."
     ) in found
-    assert sum("exactly zero" in words for words in found) == 1
+    assert (
+        "One after the other, at the first 3 steps of uniform the gradients of 0, 2 and 2 of 3 "
+        "parameter tensors are exactly zero."
+    ) in found
+    assert sum("exactly zero" in words for words in found) == 2
 
 
 def searched(accuracies):

@@ -244,6 +244,13 @@ def test_classes_and_differences(transfer):
     assert list(axes.get_lines()[0].get_xdata()) == pytest.approx([10, 10])
 
 
+def test_classes_are_those_of_seeds_that_did_not_diverge(transfer):
+    runs = next(group for group in transfer["groups"] if group["runs"][0]["report"])["runs"]
+    runs.insert(0, runs[0] | {"diverged_at_epoch": 0, "report": None, "confusion_matrix": None})
+    (classes,) = draw(transfer, "classes").axes
+    assert list(classes.get_lines()[0].get_xdata()) == ["cat", "dog"]
+
+
 def test_schedules_are_drawn_as_they_are(summary):
     rates = {"a": [0.1, 0.05, 0.01], "b": [0.2, 0.2, 0.2]}
     (axes,) = draw(summary | {"experiment": "exp1_scheduler", "schedules": rates}, "schedules").axes
@@ -267,6 +274,7 @@ def watched():
         return {
             "parameters": parameters,
             "history": {"mean": [[scale] * 3, [2 * scale] * 3], "std": [[scale] * 3] * 2},
+            "by_step": [pooled],
             "first_epochs": pooled,
             "last_epochs": pooled,
             "first_steps": pooled | {"std_by_element": [5 * scale] * 3},
@@ -326,7 +334,9 @@ def initialised():
         pooled = {"mean": means, "std": means}
         windows = dict.fromkeys(figures.WINDOWS, pooled)
         parameters = ["fc2.weight", "fc2.bias", "conv1.weight", "conv1.bias"]
-        return {"parameters": parameters, "history": {"mean": [means], "std": [means]}, **windows}
+        later = {"mean": [100 * mean for mean in means], "std": means}
+        history = {"mean": [means], "std": [means]}
+        return {"parameters": parameters, "history": history, "by_step": [pooled, later], **windows}
 
     groups = {
         "xavier": [record(s, 0.6, gradients=gradients([0.1, 0.2, 0.3, 0.4 * s])) for s in (1, 3)],
@@ -339,20 +349,28 @@ def initialised():
 
 def test_gradients_of_zero_stand_at_the_foot_of_a_logarithmic_axis(initialised):
     figure = draw(initialised, "gradients_first_steps")
-    weights, biases = figure.axes
+    weights, weights_of_step_2, biases, _ = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["step 1", "step 2", "", ""]
     assert weights.get_yscale() == biases.get_yscale() == "log"
-    assert [tick.get_text() for tick in weights.get_xticklabels()] == ["conv1.weight", "fc2.weight"]
-    xavier, zeros = (list(container.lines[0].get_ydata()) for container in weights.containers)
+    assert [tick.get_text() for tick in weights.get_xticklabels()] == ["conv1", "fc2"]
+
+    def drawn(axes):
+        return [list(container.lines[0].get_ydata()) for container in axes.containers]
+
+    xavier, zeros = drawn(weights)
     assert xavier == pytest.approx([0.3, 0.1])
     marks = dict(
-        zip([t.get_text() for t in biases.get_yticklabels()], biases.get_yticks(), strict=True)
+        zip([t.get_text() for t in weights.get_yticklabels()], weights.get_yticks(), strict=True)
     )
     assert zeros == [marks["0"]] * 2
-    xavier, zeros = (list(container.lines[0].get_ydata()) for container in biases.containers)
+    xavier, zeros = drawn(biases)
     assert xavier == pytest.approx([0.8, 0.2])  # the mean of 0.4 and 1.2
     assert zeros == [marks["0"], 0.02]
+    assert drawn(weights_of_step_2)[0] == pytest.approx([30, 10])
     shown = [value for value in marks.values() if value != marks["0"]]
     assert marks["0"] < min(shown) <= 0.02
+    assert max(shown) >= 80  # one scale for all
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
     (line,) = [line for line in biases.get_lines() if len(set(line.get_ydata())) == 1]
     assert marks["0"] < line.get_ydata()[0] < min(shown)  # what parts the zeros from the others
     assert "uniform" in figure.get_supxlabel()  # without gradients, and told
@@ -620,8 +638,9 @@ def test_the_errors_of_a_run_are_those_of_its_record(finished_run, digits):
     assert sorted(bar.get_width() for bar in bars.patches) == pytest.approx(
         sorted(shares.diagonal())
     )
-    title = "REHEARSAL: Confusion matrix: DropoutNet, lr=0.1, dropout=0, frozen=1, seed 1, on the "
-    assert confusion.get_suptitle() == f"{title}test set"
+    setting = "DropoutNet, lr=0.1, dropout=0, retrained, frozen=conv1, seed 1"
+    title = f"REHEARSAL: Confusion matrix: {setting}, on the test set"
+    assert confusion.get_suptitle() == title
     shown = record["most_confident_mistakes"]
     assert len(shown) == len(mistakes.axes) == 25
     for axes, mistake in zip(mistakes.axes, shown, strict=True):
@@ -657,5 +676,9 @@ def test_many_runs_are_not_all_listed(finished_run):
     with pytest.raises(UserError, match=r"12 finished runs have 'another' .* and 2 more$"):
         plots.find_run("another")
     assert plots.find_run("another_11") == path.parent / "another_11.json"
-    with pytest.raises(UserError, match=r"no finished run has 'nonsense' .* and 4 more$"):
+    # of runs that other versions of the code have trained, too, the present one's
+    present = path.parent / f"another_1_code={plots.code_fingerprint()}.json"
+    present.write_text("{}")
+    assert plots.find_run("another") == present
+    with pytest.raises(UserError, match=r"no finished run has 'nonsense' .* and 5 more$"):
         plots.find_run("nonsense")

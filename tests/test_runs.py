@@ -36,6 +36,21 @@ def test_every_field_is_part_of_the_name(a_run):
     assert len(names | {base.name}) == len(changed) + 1
 
 
+def test_a_label_names_what_experiments_vary(a_run):
+    base = {"seed": 7, "learning_rate": 0.05, "epochs": 3}
+    assert a_run(**base).label == "BaselineNet_lr=0.05_seed=7"
+    tuned = a_run(**base, momentum=0.9123456789, weight_decay=1e-4, augmentation=("flip", "crop"))
+    assert tuned.label == (
+        "BaselineNet_lr=0.05_momentum=0.912346_weight-decay=0.0001_augmentation=flip+crop_seed=7"
+    )
+    frozen = a_run(**base, start=a_run(), frozen=("conv1", "conv2"), network="DropoutNet")
+    assert frozen.label == "DropoutNet_lr=0.05_dropout=0_retrained_frozen=conv1+conv2_seed=7"
+    small = a_run(**base, initialisation="small uniform", width=8, overfit_images=1)
+    assert small.label == (
+        "BaselineNet_lr=0.05_width=8_initialisation=small-uniform_overfit-images=1_seed=7"
+    )
+
+
 def test_equal_values_have_equal_names_whatever_their_types(a_run):
     plain = a_run(learning_rate=1, seed=2)
     typed = a_run(learning_rate=np.float64(1.0), seed=np.int64(2))
