@@ -2,8 +2,8 @@
 
 BaselineNet starts from weights drawn in seven ways (biases are PyTorch's own in the default, zero
 in all others) and is trained from there in one way, from the same five seeds. The mean of
-|gradient| is gathered for every parameter tensor: what the first steps pass back through the layers
-tells why some learn at once, some late and some never.
+|gradient| is gathered for every parameter tensor: what each of the first steps passes back through
+the layers tells why some learn at once, some late and some never.
 
     python exp4_init.py            # the whole sweep; interrupt it at will
     python exp4_init.py --quick    # a rehearsal in under a minute, without CIFAR-10

@@ -4,14 +4,24 @@ import pytest
 import torch
 
 import data
+import exp1_explore
 import exp1_lr
 import exp1_scheduler
 import exp2_dropout
 import exp2_transfer
 import exp3_gradients
+import exp4_init
+import exp4_overfit
+import exp4_search
 import experiment
 from errors import UserError
 from schedules import exponential_decay, inverse_time, step_decay
+
+# what a random search, a grid and nobody found
+THREE_SETTINGS = {
+    name: {"learning_rate": rate, "momentum": 0.9}
+    for name, rate in (("random", 0.003), ("grid", 0.01), ("untuned", 0.05))
+}
 
 
 def flat(groups):
@@ -128,6 +138,17 @@ def test_transfer_starts_from_the_seeds_it_asks_for_that_did_not_diverge(monkeyp
             25_000,
         ),
         (exp3_gradients, lambda: flat(exp3_gradients.watched_runs()), 45_000),
+        (exp1_explore, lambda: flat(exp1_explore.runs()), 45_000),
+        (exp4_overfit, lambda: flat(exp4_overfit.runs()), 45_000),
+        (exp4_init, lambda: flat(exp4_init.runs()), 45_000),
+        (
+            exp4_search,
+            lambda: [
+                *(run for walk in exp4_search.search_runs(4).values() for run in flat(walk)),
+                *flat(exp4_search.final_runs(THREE_SETTINGS)),
+            ],
+            45_000,
+        ),
     ],
 )
 def test_a_script_says_what_it_costs(script, runs, images):
