@@ -221,10 +221,11 @@ class Together:
     def evaluate(self, images: Tensor) -> Tensor:
         """The logits (runs, n, 10) of every network for the same images (n, 32, 32, 3), float64."""
         self.network.eval()
-        batches = [data.normalise(batch) for batch in images.split(EVALUATION_BATCH)]
         forward = vmap(self._forward_one, in_dims=(0, None, None))
+        batches = images.split(EVALUATION_BATCH)
         with WithoutCuDNN():
-            return torch.cat([forward(self.weights, batch, None) for batch in batches], 1).double()
+            logits = [forward(self.weights, data.normalise(batch), None) for batch in batches]
+        return torch.cat(logits, 1).double()
 
     def _forward_one(
         self, weights: dict[str, Tensor], images: Tensor, noise: Tensor | None
