@@ -149,14 +149,14 @@ def learned(stage: dict[str, Any]) -> str:
         reached += f", after {min(took):,} to {max(took):,} steps (mean {mean:,.1f})"
     if stage["by_heart"]:
         goal = f"a loss below {stage['loss']:g} with {accuracy} accuracy"
-        learned = f"Learned by heart, {label}"
+        what = f"Learned by heart, {label}"
     else:
         goal = f"{accuracy} training accuracy"
-        learned = f"The whole split ({label})"
+        what = f"The whole split ({label})"
         if (end := stage["train_accuracy"])["mean"]:
             ending = f"; after {stage['most_steps']:,} steps it is {percent(**end)}"
     if not stage["could_not"]:
-        return f"{learned}: {goal} is {reached}{ending}."
+        return f"{what}: {goal} is {reached}{ending}."
     seeds = listed([str(seed) for seed in stage["could_not"]])
     plural = "s" * (len(stage["could_not"]) > 1)
     return (
