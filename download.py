@@ -24,7 +24,7 @@ MD5 = {
     "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }
 STALL_SECONDS = 60  # a host that sends nothing for this long has failed
-REHEARSE = "rehearse without CIFAR-10: every exp*.py takes --quick"
+REHEARSE = "rehearse without CIFAR-10, as in: python exp1_lr.py --quick"
 
 
 def cifar10(default: Path) -> Path:

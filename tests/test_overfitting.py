@@ -431,7 +431,7 @@ def test_from_the_command_line(tmp_path):
     """Enough steps for one image, not for one batch: everything is written, and says so."""
     project = Project(tmp_path / "project")
     few = {"EPOCHS": 2, "SEEDS": [1, 2], "OVERFIT_STEPS": 40, "WEIGHT_DECAYS": [0.01]}
-    project.edit("exp4_overfit.py", **few)
+    project.edit("exp4_overfit.py", **few).edit(EPOCHS=2)
     done = project.run("--quick", script="exp4_overfit.py")
     assert done.returncode == 0, done.stderr
     said = "**COULD NOT LEARN ONE BATCH**, from seeds 1 and 2"
