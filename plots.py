@@ -102,9 +102,8 @@ def find_run(name: str) -> Path:
     exact = Path(name).resolve()
     matching = [words for words, path in known.items() if name in words or path.resolve() == exact]
     if len(matching) > 1:  # what earlier versions of the code trained is not what is asked for
-        matching = [
-            words for words in matching if f"_code={code_fingerprint()}" in words
-        ] or matching
+        present = f"_code={code_fingerprint()}"
+        matching = [words for words in matching if present in words] or matching
     if len(matching) == 1:
         return known[matching[0]]
     choice = matching or list(known)

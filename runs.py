@@ -109,9 +109,9 @@ class Run:
         if self.network == "DropoutNet":
             words.append(f"dropout={self.dropout_rate:g}")
         words += ["retrained"] * (self.start is not None)
-        settings = settings_of(self)
-        for field in [field for field in IN_LABELS if field in settings]:
-            value = settings[field]
+        for field, value in settings_of(self).items():
+            if field not in IN_LABELS:
+                continue
             if isinstance(value, list):
                 text = "+".join(value)
             else:
