@@ -1,103 +1,92 @@
-"""Experiment 1.0: which learning rates are worth a closer look?
+"""Experiment 1.0, exploration: which learning rates are worth a closer look?
 
-Before 1.1, BaselineNet is trained from five seeds at rates over five powers of ten, from those that
-break training to those that hardly train, on the same split of CIFAR-10; 1.1 shares the runs at the
-rates that both have. Of the rates at which most runs do not diverge, the suggested range is the
-unbroken row around the best whose mean validation accuracy after the last epoch is within
-RANGE_MARGIN of the best's.
+BaselineNet is trained at rates over five powers of ten, from those that break training to those
+that hardly train, from five seeds on the split of 1.1, which shares the runs at two of the rates.
+The suggested range is the unbroken row of rates around the best whose mean validation accuracy
+after the last epoch is within RANGE_MARGIN of the best's. Rates at which most runs diverge are
+left out.
 
-    python exp1_explore.py            # the whole sweep; interrupt it at will
-    python exp1_explore.py --quick    # a rehearsal in under a minute, without CIFAR-10
-
-It costs 35 runs of 50 epochs on 45,000 images, 10 of which are among the 25 runs of 1.1.
+    python exp1_explore.py            # 35 runs of 50 epochs, 10 of which are among those of 1.1
+    python exp1_explore.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 
-from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
-import errors
-import exp1_lr
-from experiment import Constants, Experiment, Groups
-from page import suggested
-from runs import Run
-from summary import Record, best
+import lab
+from lab import Experiment, Groups, Records
+from lab.summary import best_label, spread
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
-SEEDS = [1, 2, 3, 4, 5]  # initial weights and the order of every epoch follow from a run's seed
+SEEDS = [1, 2, 3, 4, 5]  # a seed fixes a run's initial weights and the order of its batches
 LEARNING_RATES = [0.2, 0.15, 0.1, 0.01, 0.001, 0.0001, 0.00001]
 RANGE_MARGIN = 0.05  # of accuracy: a rate that is 5 percentage points below the best is worth a try
-SMOOTHING_WINDOW = 5  # epochs, for validation curves in the comparison
-
-
-def constants() -> Constants:
-    """What stands above, by name, to be checked and recorded."""
-    return {
-        "EPOCHS": EPOCHS,
-        "BATCH_SIZE": BATCH_SIZE,
-        "SEEDS": SEEDS,
-        "LEARNING_RATES": LEARNING_RATES,
-        "RANGE_MARGIN": RANGE_MARGIN,
-        "SMOOTHING_WINDOW": SMOOTHING_WINDOW,
-    }
+SMOOTHING_WINDOW = 5  # epochs, for the validation curves in the comparison figure
 
 
 def runs() -> Groups:
     """Every learning rate from every seed."""
     return {
-        f"lr={rate:.12g}": [
-            Run(
-                network="BaselineNet",
-                seed=seed,
-                learning_rate=rate,
-                epochs=EPOCHS,
-                batch_size=BATCH_SIZE,
-                split="standard",
-            )
-            for seed in SEEDS
-        ]
+        f"lr={rate:.12g}": lab.from_seeds(
+            SEEDS,
+            network="BaselineNet",
+            learning_rate=rate,
+            epochs=EPOCHS,
+            batch_size=BATCH_SIZE,
+            split="standard",
+        )
         for rate in LEARNING_RATES
     }
 
 
-def mostly_sound(trained: dict[str, list[Record]]) -> list[str]:
-    """The labels of the rates at which most runs did not diverge."""
-    return [
-        label
-        for label, records in trained.items()
-        if 2 * sum(record["diverged_at_epoch"] is not None for record in records) < len(records)
-    ]
+def mostly_sound(records: Records) -> Records:
+    """The rates at which most runs did not diverge."""
+    return {
+        label: group
+        for label, group in records.items()
+        if 2 * sum(record["diverged_at_epoch"] is not None for record in group) < len(group)
+    }
 
 
-def suggested_range(
-    groups: Sequence[dict[str, Any]], candidates: Sequence[str], margin: float
-) -> list[float] | None:
-    """The lowest and the highest rate of the range that the groups of a summary suggest.
+def suggested_range(records: Records, margin: float) -> list[float] | None:
+    """The lowest and the highest rate of the suggested range; None where most runs diverged.
 
-    It lies among the candidates, which are labels. margin is a fraction of accuracy. None where
-    there is no candidate.
+    margin is a fraction of accuracy.
     """
-    sound = [group for group in groups if group["label"] in candidates]
-    reached = {group["label"]: group["mean"]["val_accuracy"][-1] for group in sound}
-    least = max(reached.values(), default=0.0) - margin
-    by_rate = sorted(groups, key=lambda group: group["settings"]["learning_rate"])
-    for _, row in groupby(by_rate, key=lambda group: reached.get(group["label"], -1.0) >= least):
-        rates = {group["label"]: group["settings"]["learning_rate"] for group in row}
-        if best(sound) in rates:
-            return [min(rates.values()), max(rates.values())]
-    return None
+    sound = mostly_sound(records)
+    if not sound:
+        return None
+    rates = {label: group[0]["run"]["learning_rate"] for label, group in records.items()}
+    reached = {
+        label: spread([r["val_accuracy"][-1] for r in group if r["diverged_at_epoch"] is None])
+        for label, group in sound.items()
+    }
+    least = max(found["mean"] for found in reached.values()) - margin
+    good = {label for label, found in reached.items() if found["mean"] >= least}
+    for _, row in groupby(sorted(rates, key=rates.get), key=lambda label: label in good):
+        labels = list(row)
+        if best_label(sound) in labels:
+            return [rates[labels[0]], rates[labels[-1]]]
+    raise AssertionError("the best rate is within any margin of itself")
 
 
-def main() -> None:
-    experiment = Experiment(__file__, __doc__, constants())
-    trained = experiment.train_with(exp1_lr, runs())
-    sound = mostly_sound(trained)
-    summary = experiment.summarise(trained, candidates=sound)
-    summary["suggested_range"] = suggested_range(summary["groups"], sound, RANGE_MARGIN)
-    experiment.report(summary)
-    print(*suggested(summary))
+def main(experiment: Experiment) -> None:
+    records = experiment.train(runs())
+    suggested = suggested_range(records, RANGE_MARGIN)
+    finding = "No range of learning rates is suggested: most runs diverged at every rate."
+    if suggested:
+        finding = (
+            f"The suggested range of learning rates is {suggested[0]:.12g} to "
+            f"{suggested[1]:.12g}: mean validation accuracy is within {100 * RANGE_MARGIN:g} "
+            "percentage points of the best's, and most runs did not diverge."
+        )
+    experiment.report(
+        records,
+        candidates=list(mostly_sound(records)),
+        findings=[finding],
+        suggested_range=suggested,
+    )
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    lab.run(main, globals())

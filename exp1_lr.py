@@ -1,61 +1,42 @@
-"""Experiment 1.1: how does the learning rate change training and generalisation?
+"""Experiment 1.1, learning rates: how does the learning rate change training and generalisation?
 
-BaselineNet is trained by plain mini-batch SGD at five learning rates, each from the same five seeds
-on the same seeded split of CIFAR-10: 45,000 images to train on, 5,000 to validate on. The best rate
-is the one with the highest mean validation accuracy after the last epoch; the test set chooses
-nothing.
+BaselineNet is trained with plain mini-batch SGD at five learning rates. Every rate starts from the
+same five seeds and uses the same split of CIFAR-10: 45,000 images to train on, 5,000 to validate
+on. The best rate has the highest mean validation accuracy after the last epoch.
 
-    python exp1_lr.py            # the whole sweep; interrupt it at will, it goes on where it was
-    python exp1_lr.py --quick    # a rehearsal in under a minute, without CIFAR-10
-
-It costs 25 runs of 50 epochs on 45,000 images; README.md says how long that takes on what.
+    python exp1_lr.py            # 25 runs of 50 epochs; stop it at any time, it resumes
+    python exp1_lr.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 
-import errors
-from experiment import Constants, Experiment, Groups
-from runs import Run
+import lab
+from lab import Experiment, Groups
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
-SEEDS = [1, 2, 3, 4, 5]  # initial weights and the order of every epoch follow from a run's seed
+SEEDS = [1, 2, 3, 4, 5]  # a seed fixes a run's initial weights and the order of its batches
 LEARNING_RATES = [0.1, 0.075, 0.05, 0.025, 0.01]
-SMOOTHING_WINDOW = 5  # epochs, for validation curves in the comparison
-
-
-def constants() -> Constants:
-    """What stands above, by name, to be checked and recorded."""
-    return {
-        "EPOCHS": EPOCHS,
-        "BATCH_SIZE": BATCH_SIZE,
-        "SEEDS": SEEDS,
-        "LEARNING_RATES": LEARNING_RATES,
-        "SMOOTHING_WINDOW": SMOOTHING_WINDOW,
-    }
+SMOOTHING_WINDOW = 5  # epochs, for the validation curves in the comparison figure
 
 
 def runs() -> Groups:
     """Every learning rate from every seed."""
     return {
-        f"lr={rate:.12g}": [
-            Run(
-                network="BaselineNet",
-                seed=seed,
-                learning_rate=rate,
-                epochs=EPOCHS,
-                batch_size=BATCH_SIZE,
-                split="standard",
-            )
-            for seed in SEEDS
-        ]
+        f"lr={rate:.12g}": lab.from_seeds(
+            SEEDS,
+            network="BaselineNet",
+            learning_rate=rate,
+            epochs=EPOCHS,
+            batch_size=BATCH_SIZE,
+            split="standard",
+        )
         for rate in LEARNING_RATES
     }
 
 
-def main() -> None:
-    experiment = Experiment(__file__, __doc__, constants())
-    summary = experiment.summarise(experiment.train(runs()))
-    experiment.report(summary)
+def main(experiment: Experiment) -> None:
+    records = experiment.train(runs())
+    experiment.report(records)
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    lab.run(main, globals())  # checks the constants above and reads the options

@@ -1,107 +1,100 @@
-"""Experiment 1.2: does lowering the learning rate during training beat the best fixed rate?
+"""Experiment 1.2, schedules: does lowering the learning rate beat the best fixed rate?
 
 BaselineNet is trained with two schedules that fall from the same first to the same last rate, one
-smoothly (inverse time), one in steps, set at the start of every epoch. They are compared, seed by
-seed, with the best fixed rate of experiment 1.1, whose finished runs are read, not trained again.
+smoothly (inverse time), one in steps, set at the start of every epoch. Each is compared, seed by
+seed, with the best fixed rate of experiment 1.1, whose runs are shared.
 
-    python exp1_scheduler.py            # trains what is missing of 1.1, too
-    python exp1_scheduler.py --quick    # a rehearsal in under a minute, without CIFAR-10
-
-It costs 10 runs of 50 epochs on 45,000 images, two fifths of the 25 runs of 1.1.
+    python exp1_scheduler.py            # 10 runs of 50 epochs, and what is missing of 1.1
+    python exp1_scheduler.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 
-import errors
+from collections.abc import Callable
+
 import exp1_lr
-from errors import UserError
-from experiment import Constants, Experiment, Groups
-from runs import Run
-from schedules import exponential_decay, inverse_time, step_decay
-from summary import best_label, compare
+import lab
+from lab import Experiment, Groups, UserError
+from lab.summary import best_label
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
 SEEDS = [1, 2, 3, 4, 5]  # as in experiment 1.1, for a comparison seed by seed
 INITIAL_LEARNING_RATE = 0.1
-DECAY_RATE = 0.25  # of inverse time, an epoch: the last of 50 runs at about 0.0075
+DECAY_RATE = 0.25  # of inverse time, an epoch: the last of 50 epochs trains at about 0.0075
 STEP_EPOCHS = 10  # between the drops of the step decay
-SMOOTHING_WINDOW = 3  # epochs, for validation curves in the comparison
+SMOOTHING_WINDOW = 3  # epochs, for the validation curves in the comparison figure
+
+Schedule = Callable[[int], float]  # the learning rate of an epoch, counted from 0
 
 
-def constants() -> Constants:
-    """What stands above, by name, to be checked and recorded."""
-    return {
-        "EPOCHS": EPOCHS,
-        "BATCH_SIZE": BATCH_SIZE,
-        "SEEDS": SEEDS,
-        "INITIAL_LEARNING_RATE": INITIAL_LEARNING_RATE,
-        "DECAY_RATE": DECAY_RATE,
-        "STEP_EPOCHS": STEP_EPOCHS,
-        "SMOOTHING_WINDOW": SMOOTHING_WINDOW,
-    }
+def inverse_time(first: float, decay_rate: float) -> Schedule:
+    """first / (1 + decay_rate · epoch)."""
+    return lambda epoch: first / (1 + decay_rate * epoch)
 
 
-def trained_schedules() -> dict[str, list[float]]:
-    """The two schedules that are trained: {label: [the rate of each epoch]}."""
-    smooth = [inverse_time(INITIAL_LEARNING_RATE, DECAY_RATE, epoch) for epoch in range(EPOCHS)]
-    drops = (EPOCHS - 1) // STEP_EPOCHS
-    factor = (smooth[-1] / smooth[0]) ** (1 / drops)  # so that both end at the same rate
-    steps = [step_decay(smooth[0], factor, STEP_EPOCHS, epoch) for epoch in range(EPOCHS)]
-    return {"inverse time": smooth, "step": steps}
+def step_decay(first: float, factor: float, every: int) -> Schedule:
+    """first, multiplied by factor after each block of `every` epochs."""
+    return lambda epoch: first * factor ** (epoch // every)
 
 
-def candidate_schedules() -> dict[str, list[float]]:
-    """The schedules that were considered, and the two that are trained, for the figure."""
+def exponential_decay(first: float, factor: float) -> Schedule:
+    """first, multiplied by factor after every epoch."""
+    return lambda epoch: first * factor**epoch
+
+
+def trained_schedules() -> dict[str, Schedule]:
+    """The schedules that are trained, by label. One more entry is one more schedule."""
     first = INITIAL_LEARNING_RATE
-    candidates = {
-        "inverse time, k = 0.1": lambda epoch: inverse_time(first, 0.1, epoch),
-        "inverse time, k = 0.05": lambda epoch: inverse_time(first, 0.05, epoch),
-        "halved every 10 epochs": lambda epoch: step_decay(first, 0.5, 10, epoch),
-        "a tenth every 20 epochs": lambda epoch: step_decay(first, 0.1, 20, epoch),
-        "exponential, 5% an epoch": lambda epoch: exponential_decay(first, 0.95, epoch),
-    }
-    smooth, steps = trained_schedules().values()
+    smooth = inverse_time(first, DECAY_RATE)
+    drops = max(1, (EPOCHS - 1) // STEP_EPOCHS)
+    factor = (smooth(EPOCHS - 1) / smooth(0)) ** (1 / drops)  # so that both end at the same rate
+    return {"inverse time": smooth, "step": step_decay(first, factor, STEP_EPOCHS)}
+
+
+def other_schedules() -> dict[str, Schedule]:
+    """The schedules that were considered and are not trained, for the figure."""
+    first = INITIAL_LEARNING_RATE
     return {
-        f"inverse time, k = {DECAY_RATE:g} (trained)": smooth,
-        "step (trained)": steps,
-        **{name: [rate(epoch) for epoch in range(EPOCHS)] for name, rate in candidates.items()},
+        "inverse time, k = 0.1": inverse_time(first, 0.1),
+        "inverse time, k = 0.05": inverse_time(first, 0.05),
+        "halved every 10 epochs": step_decay(first, 0.5, 10),
+        "a tenth every 20 epochs": step_decay(first, 0.1, 20),
+        "exponential, 5% an epoch": exponential_decay(first, 0.95),
     }
+
+
+def by_epoch(schedule: Schedule) -> list[float]:
+    """The learning rate of every epoch."""
+    return [schedule(epoch) for epoch in range(EPOCHS)]
 
 
 def runs() -> Groups:
-    """Both schedules from every seed."""
+    """Every schedule from every seed."""
     return {
-        label: [
-            Run(
-                network="BaselineNet",
-                seed=seed,
-                learning_rate=rates,
-                epochs=EPOCHS,
-                batch_size=BATCH_SIZE,
-                split="standard",
-            )
-            for seed in SEEDS
-        ]
-        for label, rates in trained_schedules().items()
+        label: lab.from_seeds(
+            SEEDS,
+            network="BaselineNet",
+            learning_rate=by_epoch(schedule),
+            epochs=EPOCHS,
+            batch_size=BATCH_SIZE,
+            split="standard",
+        )
+        for label, schedule in trained_schedules().items()
     }
 
 
-def main() -> None:
-    experiment = Experiment(__file__, __doc__, constants())
-    if STEP_EPOCHS >= EPOCHS:
-        raise UserError(f"STEP_EPOCHS = {STEP_EPOCHS}: must be below EPOCHS = {EPOCHS}")
-    fixed = experiment.train_shared(exp1_lr)
-    fixed_best = best_label(fixed)
-    records = {fixed_best: fixed[fixed_best]} | experiment.train(runs())
-    summary = experiment.summarise(
-        records,
-        schedules=candidate_schedules(),
-        comparisons=[
-            compare(label, records[label], fixed_best, records[fixed_best])
-            for label in trained_schedules()
-        ],
+def main(experiment: Experiment) -> None:
+    if not isinstance(STEP_EPOCHS, int) or not 1 <= STEP_EPOCHS < EPOCHS:
+        raise UserError(f"STEP_EPOCHS = {STEP_EPOCHS!r}: must be from 1 to below EPOCHS = {EPOCHS}")
+    fixed = experiment.train(exp1_lr)
+    best = best_label(fixed)
+    trained = experiment.train(runs())
+    schedules = trained_schedules() | other_schedules()
+    experiment.report(
+        {best: fixed[best]} | trained,
+        comparisons=[(label, best) for label in trained],
+        schedules={label: by_epoch(schedule) for label, schedule in schedules.items()},
     )
-    experiment.report(summary)
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    lab.run(main, globals())

@@ -1,68 +1,51 @@
-"""Experiment 4.3: what do the first weights decide?
+"""Experiment 4.3, initialisation: what do the first weights decide?
 
-BaselineNet starts from weights drawn in seven ways (biases are PyTorch's own in the default, zero
-in all others) and is trained from there in one way, from the same five seeds. The mean of
+BaselineNet starts from weights drawn in seven ways. Biases are PyTorch's own in the default and
+zero in all others. It is trained from there in one way, from the same five seeds. The mean of
 |gradient| is gathered for every parameter tensor: what each of the first steps passes back through
 the layers tells why some learn at once, some late and some never.
 
-    python exp4_init.py            # the whole sweep; interrupt it at will
-    python exp4_init.py --quick    # a rehearsal in under a minute, without CIFAR-10
-
-It costs 35 runs of 30 epochs on 45,000 images, a little less than 1.1's 25 runs of 50.
+    python exp4_init.py            # 35 runs of 30 epochs
+    python exp4_init.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 
-import errors
-from experiment import Constants, Experiment, Groups
-from runs import Run
+import lab
+from lab import Experiment, Groups, UserError
+from lab.tables import zero_gradients
 
 EPOCHS = 30
 EARLY_EPOCHS = 5  # shown in a figure of their own
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
-SEEDS = [1, 2, 3, 4, 5]  # initial weights and the order of every epoch follow from a run's seed
+SEEDS = [1, 2, 3, 4, 5]  # a seed fixes a run's initial weights and the order of its batches
 LEARNING_RATE = 0.05
-# what each does stands in train.py, under the same name
+# each is a function in models.py, under the same name
 INITIALISATIONS = ["default", "uniform", "small uniform", "normal", "xavier", "kaiming", "zeros"]
-SMOOTHING_WINDOW = 3  # epochs, for validation curves in the comparison
-
-
-def constants() -> Constants:
-    """What stands above, by name, to be checked and recorded."""
-    return {
-        "EPOCHS": EPOCHS,
-        "EARLY_EPOCHS": EARLY_EPOCHS,
-        "BATCH_SIZE": BATCH_SIZE,
-        "SEEDS": SEEDS,
-        "LEARNING_RATE": LEARNING_RATE,
-        "INITIALISATIONS": INITIALISATIONS,
-        "SMOOTHING_WINDOW": SMOOTHING_WINDOW,
-    }
+SMOOTHING_WINDOW = 3  # epochs, for the validation curves in the comparison figure
 
 
 def runs() -> Groups:
     """Every initialisation from every seed, its gradients watched."""
     return {
-        initialisation: [
-            Run(
-                network="BaselineNet",
-                seed=seed,
-                learning_rate=LEARNING_RATE,
-                epochs=EPOCHS,
-                batch_size=BATCH_SIZE,
-                split="standard",
-                initialisation=initialisation,
-                gradient_statistics=True,
-            )
-            for seed in SEEDS
-        ]
+        initialisation: lab.from_seeds(
+            SEEDS,
+            network="BaselineNet",
+            learning_rate=LEARNING_RATE,
+            epochs=EPOCHS,
+            batch_size=BATCH_SIZE,
+            split="standard",
+            initialisation=initialisation,
+            gradient_statistics=True,
+        )
         for initialisation in INITIALISATIONS
     }
 
 
-def main() -> None:
-    experiment = Experiment(__file__, __doc__, constants())
-    summary = experiment.summarise(experiment.train(runs()))
-    experiment.report(summary)
+def main(experiment: Experiment) -> None:
+    if not isinstance(EARLY_EPOCHS, int) or EARLY_EPOCHS < 1:
+        raise UserError(f"EARLY_EPOCHS = {EARLY_EPOCHS!r}: must be a whole number, at least 1")
+    records = experiment.train(runs())
+    experiment.report(records, findings=zero_gradients(records))
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    lab.run(main, globals())

@@ -1,28 +1,25 @@
-"""Experiment 4.2: does a random search find a better learning rate and momentum than a grid?
+"""Experiment 4.2, search: does a random search find better settings than a grid?
 
-Both searches spend the same number of runs of BaselineNet on the same ranges, and are repeated from
-five seeds: each repeat draws another random sample, or walks the same grid in another order, and
-trains from another seed. Each search's winner is the one run with the highest validation accuracy
-after the last epoch. As the highest of many noisy numbers flatters, both winners are trained again
-from fresh seeds, and only the test results of these runs are read, beside those of plain SGD at a
-rate that nobody tuned.
+Both searches look for a learning rate and a momentum of BaselineNet, spend the same number of runs
+on the same ranges, and are repeated from five seeds: each repeat draws another random sample, or
+walks the same grid in another order, and trains from another seed. Each search's winner is the one
+run with the highest validation accuracy after the last epoch. The highest of many noisy numbers
+flatters, so both winners are trained again from fresh seeds. Only the test results of these runs
+are read, beside those of plain SGD at a rate that nobody tuned.
 
-    python exp4_search.py            # the whole sweep; interrupt it at will
-    python exp4_search.py --quick    # a rehearsal in under a minute, without CIFAR-10
-
-It costs 175 runs of 20 epochs on 45,000 images, nearly three times 1.1's 25 runs of 50.
+    python exp4_search.py            # 175 runs of 10 epochs
+    python exp4_search.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 
 import itertools
 
-import errors
-from errors import UserError
-from experiment import Constants, Experiment, Groups
-from runs import Run
-from search import Point, grid, sample, summarise_search
-from summary import compare, wall_seconds
+import lab
+from lab import Experiment, Groups, UserError
+from lab.search import Point, grid, sample, search_in_words, summarise_search
+from lab.summary import wall_seconds
+from train import Run
 
-EPOCHS = 20  # of the search and of the winners: a setting is judged at the length it was chosen at
+EPOCHS = 10  # of the search and of the winners: a setting is judged at the length it was chosen at
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
 LEARNING_RATE_RANGE = [1e-4, 1e-2]  # drawn as 10^-u, u uniform from 2 to 4
 MOMENTUM_RANGE = [0.85, 0.99]
@@ -30,22 +27,7 @@ GRID_SIDE = 4  # values of each; the random search tries as many points as the g
 SEARCH_SEEDS = [101, 102, 103, 104, 105]  # of the sample, the order of the grid, and the runs
 SEEDS = [1, 2, 3, 4, 5]  # of the winners: none that the search has seen
 LEARNING_RATE = 0.05  # untuned, without momentum: that of experiments 2.1 and 3
-SMOOTHING_WINDOW = 3  # epochs, for validation curves in the comparison
-
-
-def constants() -> Constants:
-    """What stands above, by name, to be checked and recorded."""
-    return {
-        "EPOCHS": EPOCHS,
-        "BATCH_SIZE": BATCH_SIZE,
-        "LEARNING_RATE_RANGE": LEARNING_RATE_RANGE,
-        "MOMENTUM_RANGE": MOMENTUM_RANGE,
-        "GRID_SIDE": GRID_SIDE,
-        "SEARCH_SEEDS": SEARCH_SEEDS,
-        "SEEDS": SEEDS,
-        "LEARNING_RATE": LEARNING_RATE,
-        "SMOOTHING_WINDOW": SMOOTHING_WINDOW,
-    }
+SMOOTHING_WINDOW = 3  # epochs, for the validation curves in the comparison figure
 
 
 def run(point: Point, seed: int) -> Run:
@@ -61,19 +43,17 @@ def run(point: Point, seed: int) -> Run:
     )
 
 
-def search_runs(side: int) -> dict[str, Groups]:
-    """Both searches, as the first point that they try in each repeat, the second, and so on."""
+def runs(side: int = GRID_SIDE) -> Groups:
+    """Both searches: the first point that each tries in each repeat, the second, and so on."""
     ranges = (LEARNING_RATE_RANGE, MOMENTUM_RANGE)
     walks = {
         "random": [sample(*ranges, side**2, seed) for seed in SEARCH_SEEDS],
         "grid": [grid(*ranges, side, seed) for seed in SEARCH_SEEDS],
     }
     return {
-        search: {
-            f"{search}, point {n}": list(map(run, points, SEARCH_SEEDS))
-            for n, points in enumerate(zip(*repeats, strict=True), 1)
-        }
+        f"{search}, point {n}": list(map(run, points, SEARCH_SEEDS))
         for search, repeats in walks.items()
+        for n, points in enumerate(zip(*repeats, strict=True), 1)
     }
 
 
@@ -87,31 +67,29 @@ def final_runs(settings: dict[str, Point]) -> Groups:
     }
 
 
-def main() -> None:
-    experiment = Experiment(__file__, __doc__, constants())
+def main(experiment: Experiment) -> None:
+    if not isinstance(GRID_SIDE, int) or GRID_SIDE < 2:
+        raise UserError(f"GRID_SIDE = {GRID_SIDE!r}: must be a whole number, at least 2")
     if not set(SEARCH_SEEDS).isdisjoint(SEEDS):
         raise UserError(f"SEARCH_SEEDS = {SEARCH_SEEDS}: must hold none of SEEDS = {SEEDS}")
-    searches = search_runs(experiment.constants["GRID_SIDE"])
-    tried = experiment.train({**searches["random"], **searches["grid"]})
+    tried = experiment.train(runs(experiment.constants["GRID_SIDE"]))
     search = {
-        name: summarise_search([tried[label] for label in groups])
-        for name, groups in searches.items()
+        name: summarise_search([group for label, group in tried.items() if label.startswith(name)])
+        for name in ("random", "grid")
     }
     settings = {name: found["winner"] for name, found in search.items() if found["winner"]}
     settings["untuned"] = {"learning_rate": LEARNING_RATE, "momentum": 0.0}
     records = experiment.train(final_runs(settings))
-    summary = experiment.summarise(
-        records,
-        search=search,
-        comparisons=[
-            compare(one, records[one], other, records[other])
-            for one, other in itertools.combinations(records, 2)
-        ],
-    )
+    by_search = dict(zip(settings, records.values(), strict=True))
     everything = [record for group in [*tried.values(), *records.values()] for record in group]
-    summary["seconds"] = wall_seconds(everything)
-    experiment.report(summary)
+    experiment.report(
+        records,
+        comparisons=list(itertools.combinations(records, 2)),
+        findings=search_in_words(search, by_search),
+        search=search,
+        seconds=wall_seconds(everything),
+    )
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    lab.run(main, globals(), quick={"GRID_SIDE": 2})

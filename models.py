@@ -1,6 +1,8 @@
-"""The three networks of the study, and nothing else.
+"""The networks of the study and their initialisations, and nothing else.
 
-Every network takes images of shape (batch, 3, 32, 32) and returns logits of shape (batch, 10).
+Every class here is a network that a run can name, every function an initialisation. A network
+takes images of shape (batch, 3, 32, 32) and returns logits of shape (batch, classes). Its
+constructor is given width, dropout_rate and classes where it takes them, and its forward the noise.
 Pooling stands before ReLU: both are monotone, so the numbers are those of ReLU then pooling, and
 ReLU touches a quarter of the elements.
 """
@@ -13,14 +15,13 @@ from torch import Tensor, nn
 class BaselineNet(nn.Module):
     """Three 3×3 convolutions, each with ReLU and a 2×2 max-pool, then two dense layers."""
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 16, classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
         self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
         self.fc1 = nn.Linear(4 * width * 4 * 4, 4 * width)
-        self.fc2 = nn.Linear(4 * width, 10)
-        self.noise_features = 0  # how many uniform numbers an image in training consumes
+        self.fc2 = nn.Linear(4 * width, classes)
 
     def hidden(self, images: Tensor) -> Tensor:
         """fc1's activations, (batch, 4 · width); shapes below are for a width of 16."""
@@ -29,20 +30,19 @@ class BaselineNet(nn.Module):
         x = F.relu(F.max_pool2d(self.conv3(x), 2))  # (batch, 64, 4, 4)
         return F.relu(self.fc1(x.flatten(1)))
 
-    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         return self.fc2(self.hidden(images))
 
 
 class DropoutNet(BaselineNet):
     """BaselineNet with dropout on fc1's activations.
 
-    The noise can be handed in, uniform on [0, 1) and of shape (batch, 4 · width), so that whoever
-    trains decides where it comes from; without it torch's global generator is used, as by
-    nn.Dropout.
+    The noise is uniform on [0, 1), of shape (batch, noise_features). It is handed in, so that a
+    run's draws are its own. Without it, torch's global generator draws it, as in nn.Dropout.
     """
 
-    def __init__(self, dropout_rate: float, width: int = 16) -> None:
-        super().__init__(width)
+    def __init__(self, dropout_rate: float, width: int = 16, classes: int = 10) -> None:
+        super().__init__(width, classes)
         self.noise_features = 4 * width
         # a buffer, so that networks with different rates can be stacked like their weights
         self.register_buffer("dropout_rate", torch.tensor(dropout_rate), persistent=False)
@@ -58,8 +58,8 @@ class DropoutNet(BaselineNet):
 class BatchNormNet(BaselineNet):
     """BaselineNet with batch normalisation after every layer but the last, before its ReLU."""
 
-    def __init__(self, width: int = 16) -> None:
-        super().__init__(width)
+    def __init__(self, width: int = 16, classes: int = 10) -> None:
+        super().__init__(width, classes)
         self.bn1 = nn.BatchNorm2d(width)
         self.bn2 = nn.BatchNorm2d(2 * width)
         self.bn3 = nn.BatchNorm2d(4 * width)
@@ -70,3 +70,31 @@ class BatchNormNet(BaselineNet):
         x = F.relu(F.max_pool2d(self.bn2(self.conv2(x)), 2))
         x = F.relu(F.max_pool2d(self.bn3(self.conv3(x)), 2))
         return F.relu(self.bn4(self.fc1(x.flatten(1))))
+
+
+# Initialisations: each draws the weights of one convolution or dense layer; biases become 0.
+# A run names them with spaces: "small uniform". Without one ("default") PyTorch's own are kept.
+
+
+def uniform(weight: Tensor) -> None:
+    nn.init.uniform_(weight)  # on [0, 1), the function's own default
+
+
+def small_uniform(weight: Tensor) -> None:
+    nn.init.uniform_(weight, -0.05, 0.05)
+
+
+def normal(weight: Tensor) -> None:
+    nn.init.normal_(weight, std=0.05)
+
+
+def xavier(weight: Tensor) -> None:
+    nn.init.xavier_uniform_(weight)
+
+
+def kaiming(weight: Tensor) -> None:
+    nn.init.kaiming_uniform_(weight, nonlinearity="relu")
+
+
+def zeros(weight: Tensor) -> None:
+    nn.init.zeros_(weight)

@@ -1,16 +1,19 @@
-"""Training: from a run, which is a value, to its curves and test results.
+"""Training: from a run, which is a value, to its curves and the logits of its final weights.
 
 Every random draw comes from the run's own seed, a purpose and the epoch, never from a shared
-stream, so that a run's numbers depend neither on the runs beside it nor on where it was resumed.
+stream. So a run's numbers depend neither on the runs beside it nor on where it was resumed.
 
-This is the plain loop, one run at a time, that a CPU does best with. engine.py takes the same steps
-for all runs of a sweep at once, on a GPU, and is tested against it.
+This is the plain loop, one run at a time. It knows no disk: it is handed the weights and the
+checkpoint to start from, and functions to call when there is something to keep or to report.
+lab/engine.py takes the same steps for all runs of a sweep at once, and is tested against it.
 """
 
+import dataclasses
+import inspect
 import math
-import time
+import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,230 +23,208 @@ from torch import Tensor, nn
 
 import data
 import models
-from data import Dataset
-from errors import UserError
-from gradients import GradientStatistics, moments
-from runs import CURVES, Run
-from store import Store
+from data import Dataset, UserError
 
-CHECKPOINT_SECONDS = 10.0  # at most this much work, and the epoch under way, is ever done twice
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # one number an epoch each
+PURPOSES = ("order", "dropout", "augmentation", "reinitialisation", "network")
 EVALUATION_BATCH = 500  # images a forward pass; without gradients it changes nothing but speed
-PURPOSES = ("order", "dropout", "augmentation", "reinitialisation")
+AUGMENTATIONS = ("flip", "crop")
 
-# what a run's initialisation does to the weights of convolutions and dense layers; biases become 0
-INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "uniform": nn.init.uniform_,  # on [0, 1), as the function does by default
-    "small uniform": partial(nn.init.uniform_, a=-0.05, b=0.05),
-    "normal": partial(nn.init.normal_, std=0.05),
-    "xavier": nn.init.xavier_uniform_,
-    "kaiming": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
-    "zeros": nn.init.zeros_,
+
+def networks() -> dict[str, type[nn.Module]]:
+    """Every network by the name of its class in models.py."""
+    return {
+        name: kind
+        for name, kind in vars(models).items()
+        if inspect.isclass(kind) and issubclass(kind, nn.Module)
+    }
+
+
+def initialisations() -> dict[str, Callable[[Tensor], None] | None]:
+    """Every initialisation by name; the default is None, as it leaves PyTorch's own draws."""
+    functions = dict(inspect.getmembers(models, inspect.isfunction))
+    return {"default": None} | {name.replace("_", " "): f for name, f in functions.items()}
+
+
+def data_sets() -> dict[str, Callable[..., Dataset]]:
+    """Every data set by the name of its function in data.py."""
+    functions = inspect.getmembers(data, inspect.isfunction)
+    return {name: f for name, f in functions if f.__annotations__.get("return") is Dataset}
+
+
+def whole(least: int) -> tuple:
+    """The rule for a whole number of at least this."""
+    return int, lambda value: least <= value < 2**63, f"a whole number, at least {least}"
+
+
+def choice(known: Callable[[], Sequence[str]]) -> tuple:
+    """The rule for one of several names, which are looked up when a value is checked."""
+    return str, lambda value: value in known(), lambda: f"one of {', '.join(known())}"
+
+
+NOT_NEGATIVE = (float, lambda value: value >= 0, "a number, at least 0")
+FRACTION = (float, lambda value: 0 <= value < 1, "a number from 0 up to, but not, 1")
+RULES: dict[str, tuple] = {  # of a run's fields: type, what is allowed, how to say it
+    "seed": whole(0),
+    "learning_rate": (float, lambda value: value > 0, "a number above 0"),
+    "epochs": whole(1),
+    "batch_size": whole(1),
+    "dropout_rate": FRACTION,
+    "momentum": FRACTION,
+    "weight_decay": NOT_NEGATIVE,
+    "width": whole(1),
+    "overfit_images": whole(0),
+    "network": choice(networks),
+    "split": choice(lambda: data.TRAINING_FRACTIONS),
+    "dataset": choice(data_sets),
+    "initialisation": choice(initialisations),
+    "gradient_statistics": (bool, lambda value: True, "True or False"),
+    "drop_last": (bool, lambda value: True, "True or False"),
 }
 
-MISTAKES = 25  # how many test images a record names that were most confidently taken for others
-FINAL_RESULTS = (  # of the trained network; a run that diverged has none
-    *("final_train_loss", "final_train_accuracy"),
-    *("test_loss", "test_accuracy", "report", "confusion_matrix", "most_confident_mistakes"),
-)
 
-Report = Callable[[Run, float], None]  # a run, and how many epochs of it are done by now
-
-
-def train(
-    runs: Sequence[Run],
-    dataset: Dataset,
-    store: Store,
-    report: Report = lambda run, epochs_done: None,
-) -> None:
-    """Train runs one by one on the device that holds the dataset; what they produce goes to store.
-
-    On the CPU a run uses one thread: a step is too small to share, so several processes, one a
-    core, do better, and the numbers do not depend on how many cores there are.
-    """
-    use_full_precision()
-    if dataset.images.device.type == "cpu":
-        torch.set_num_threads(1)
-    for run in runs:
-        train_run(run, dataset, store, report)
+def obey(rule: tuple, value: Any, shown_as: str) -> Any:
+    """The value as a plain Python number or text. Raises UserError where it breaks the rule."""
+    kind, allowed, description = rule
+    if isinstance(value, np.generic):
+        value = value.item()
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    right_type = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+    if kind is float:
+        right_type = number and abs(value) <= sys.float_info.max
+    if not right_type or not allowed(value):
+        description = description() if callable(description) else description
+        raise UserError(f"{shown_as} must be {description}")
+    return kind(value)
 
 
-def use_full_precision() -> None:
-    """Let a GPU calculate in float32 as a CPU does, not in TF32, and in the same order every time.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One network trained once from one seed: everything that its numbers depend on.
 
-    PyTorch's own defaults are TF32 for convolutions and float32 for matrix products.
-    """
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
-    torch.backends.cudnn.deterministic = True
+    learning_rate is one number, or one for each epoch. start names the run whose trained weights
+    this one starts from; the layers in reinitialised are then drawn anew, and those in frozen are
+    never updated. width is the number of channels of the first convolution, which all other layers
+    follow. With overfit_images the run trains on only the first so many images of its split, and
+    validates on the same: can it learn at all? drop_last leaves out an epoch's short last batch.
 
+    A field at its default is not part of a run's name, so that fields can be added: a new one needs
+    a default that changes nothing, and no default may ever be edited.
 
-class Training:
-    """A run under way: its network, what has been measured of it, and what is kept of it.
-
-    It begins at the run's furthest checkpoint, if there is one. Whoever trains it changes network
-    and momentum (a buffer for each trainable parameter, by name; empty where the run has none) in
-    place, and calls end_epoch() after every epoch until is_over, then finish().
+    Raises UserError where a value makes no sense.
     """
 
-    def __init__(self, run: Run, dataset: Dataset, store: Store) -> None:
-        self.run, self.dataset, self.store = run, dataset, store
-        self.device = dataset.images.device
-        indices = data.split_indices(run.split, len(dataset.images), run.overfit_images)
-        self.train_indices, self.val_indices = (part.to(self.device) for part in indices)
-        self.network = build(run, store).to(self.device)
-        trainable = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
-        self.momentum = {
-            name: torch.zeros_like(p, requires_grad=False) for name, p in trainable if run.momentum
-        }
-        self.steps_per_epoch = math.ceil(len(self.train_indices) / run.batch_size)
-        self.gradients: GradientStatistics | None = None
-        if run.gradient_statistics:
-            self.gradients = GradientStatistics(self.network, run.epochs, self.steps_per_epoch)
-        self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
-        self.intervals: list[list[float]] = []  # [start, end], Unix seconds, of each time it ran
-        self.diverged_at: int | None = None
-        if checkpoint := store.load_checkpoint(run):
-            self.network.load_state_dict(checkpoint["network"])
-            for name, buffer in self.momentum.items():
-                buffer.copy_(checkpoint["momentum"][name])
-            self.curves, self.intervals = checkpoint["curves"], checkpoint["intervals"]
-            if self.gradients:
-                self.gradients.load_state_dict(checkpoint["gradients"])
-        self.intervals.append([time.time(), time.time()])
+    network: str
+    seed: int
+    learning_rate: float | tuple[float, ...]
+    epochs: int
+    batch_size: int
+    split: str
+    dataset: str = "cifar10"
+    dropout_rate: float = 0.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    augmentation: tuple[str, ...] = ()
+    start: "Run | None" = None
+    reinitialised: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    gradient_statistics: bool = False
+    width: int = 16
+    initialisation: str = "default"
+    overfit_images: int = 0
+    drop_last: bool = False
 
-    @property
-    def epoch(self) -> int:
-        """How many epochs are done, and so the number, from 0, of the next one."""
-        return len(self.curves["train_loss"])
-
-    @property
-    def is_over(self) -> bool:
-        return self.diverged_at is not None or self.epoch == self.run.epochs
-
-    def end_epoch(self, measured: Sequence[float]) -> None:
-        """Note an epoch's four numbers, in the order of CURVES; keep a checkpoint now and then."""
-        if not all(math.isfinite(value) for value in measured):
-            self.diverged_at = self.epoch
-            return
-        for name, value in zip(CURVES, measured, strict=True):
-            self.curves[name].append(value)
-        now = time.time()
-        if now - self.intervals[-1][1] >= CHECKPOINT_SECONDS or self.is_over:
-            self.intervals[-1][1] = now
-            state = {
-                # copies, as saving a part of a larger tensor saves all of it
-                "network": {k: v.cpu().clone() for k, v in self.network.state_dict().items()},
-                "momentum": {k: v.cpu().clone() for k, v in self.momentum.items()},
-                "curves": self.curves,
-                "intervals": self.intervals,
-                "gradients": self.gradients and self.gradients.state_dict(),
-            }
-            self.store.save_checkpoint(self.run, state)
-
-    def finish(self, logits: tuple[Tensor, Tensor] | None) -> None:
-        """Keep the result.
-
-        logits (n_train, 10) and (n_test, 10): the trained network's for the images that it was
-        trained on, as they are, and for those of the test set. None where the run diverged.
-        """
-        final = dict.fromkeys(FINAL_RESULTS)
-        if logits is not None:
-            train_logits, test_logits = logits
-            loss, accuracy = measure(train_logits, self.dataset.labels[self.train_indices]).tolist()
-            test = test_results(test_logits, self.dataset)
-            if math.isfinite(loss) and math.isfinite(test["test_loss"]):
-                final = {"final_train_loss": loss, "final_train_accuracy": accuracy, **test}
+    def __post_init__(self) -> None:
+        for field, rule in RULES.items():
+            value = getattr(self, field)
+            if field == "learning_rate" and isinstance(value, list | tuple):
+                kept = tuple(obey(rule, rate, f"learning_rate: {rate!r}") for rate in value)
+                if len(kept) != self.epochs:
+                    raise UserError(
+                        f"learning_rate has {len(kept)} values for {self.epochs} epochs"
+                    )
             else:
-                self.diverged_at = self.run.epochs - 1
-        self.intervals[-1][1] = time.time()
-        sound = self.run.epochs if self.diverged_at is None else self.diverged_at
-        missing = [None] * (self.run.epochs - sound)
-        curves = {name: curve[:sound] + missing for name, curve in self.curves.items()}
-        result = {
-            "diverged_at_epoch": self.diverged_at,
-            **curves,
-            **final,
-            "trained": self.intervals,
-        }
-        if self.gradients:
-            result["gradients"] = self.gradients.summary() if self.diverged_at is None else None
-        self.store.save_result(self.run, result, self.device)
+                kept = obey(rule, value, f"{field} = {value!r}")
+            object.__setattr__(self, field, kept)
+        if not set(self.augmentation) <= set(AUGMENTATIONS):
+            known = ", ".join(AUGMENTATIONS)
+            raise UserError(f"augmentation = {self.augmentation!r}: choose from {known}")
+        for field, neutral in (("width", 16), ("dropout_rate", 0.0)):
+            value = getattr(self, field)
+            if value != neutral and field not in takes(networks()[self.network]):
+                raise UserError(f"{field} = {value!r}: {self.network} takes no {field}")
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        rates = self.learning_rate
+        return rates[epoch] if isinstance(rates, tuple) else rates
 
 
-def train_run(run: Run, dataset: Dataset, store: Store, report: Report) -> None:
-    """Train one run, from its checkpoint if there is one, and keep its result.
-
-    Training and validation are measured at every epoch. After the last, the test set is, once, and
-    the training images as validation is: without dropout and augmentation, by the final weights.
-    """
-    training = Training(run, dataset, store)
-    network = training.network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        [p for p in network.parameters() if p.requires_grad],
-        lr=run.learning_rate_at(0),
-        momentum=run.momentum,
-        weight_decay=run.weight_decay,
-    )
-    for name, buffer in training.momentum.items():
-        optimizer.state[network.get_parameter(name)]["momentum_buffer"] = buffer
-    report(run, training.epoch)
-    val_images, val_labels = (of[training.val_indices] for of in (dataset.images, dataset.labels))
-    while not training.is_over:
-        for group in optimizer.param_groups:
-            group["lr"] = run.learning_rate_at(training.epoch)
-        set_training(network, run.frozen)
-        trained = train_epoch(training, optimizer, report)
-        validated = measure(evaluate(network, val_images), val_labels).tolist()
-        training.end_epoch((*trained, *validated))
-    if training.diverged_at is not None:
-        return training.finish(None)
-    train_images = dataset.images[training.train_indices]
-    training.finish((evaluate(network, train_images), evaluate(network, dataset.test_images)))
+def settings_of(run: Run) -> dict[str, Any]:
+    """The fields of a run that differ from their defaults, ready for JSON: what its name says."""
+    settings = {}
+    for field in dataclasses.fields(run):
+        value = getattr(run, field.name)
+        if value != field.default:
+            value = settings_of(value) if isinstance(value, Run) else value
+            settings[field.name] = list(value) if isinstance(value, tuple) else value
+    return settings
 
 
-def build(run: Run, store: Store) -> nn.Module:
+def all_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """What settings_of() gave, with the defaults filled in again, here and in where it starts."""
+    defaults = {
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in dataclasses.fields(Run)
+        if field.default is not dataclasses.MISSING
+    }
+    settings = defaults | settings
+    if settings["start"] is not None:
+        settings["start"] = all_settings(settings["start"])
+    return settings
+
+
+def takes(function: Callable[..., Any]) -> set[str]:
+    """The names of the parameters that a class or a function takes."""
+    return set(inspect.signature(function).parameters)
+
+
+def build(run: Run, classes: int = 10, start: dict[str, Tensor] | None = None) -> nn.Module:
     """The run's network before its first step, on the CPU.
 
-    Weights are the draws of the run's initialisation after torch.manual_seed(run.seed), or those of
-    the run it starts from, with the reinitialised layers drawn from a stream of their own.
+    Its weights are drawn after torch.manual_seed(run.seed). Where start, a state dictionary, is
+    given, they are those, and only the reinitialised layers are drawn, from a stream of their own.
+
+    Raises UserError where the data set has other classes than the network can tell apart.
     """
+    kind = networks()[run.network]
+    options = {"width": run.width, "dropout_rate": run.dropout_rate, "classes": classes}
+    if classes != 10 and "classes" not in takes(kind):
+        raise UserError(
+            f"dataset = {run.dataset!r} has {classes} classes: {run.network} must take classes"
+        )
 
     def fresh(seed: int) -> nn.Module:
-        options = {"dropout_rate": run.dropout_rate} if run.network == "DropoutNet" else {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = getattr(models, run.network)(**options, width=run.width)
-            if run.initialisation != "default":
-                initialise(network, INITIALISATIONS[run.initialisation])
+            network = kind(**{name: options[name] for name in options.keys() & takes(kind)})
+            if draw_weights := initialisations()[run.initialisation]:
+                for layer in network.modules():
+                    if isinstance(layer, nn.Conv2d | nn.Linear):
+                        draw_weights(layer.weight)
+                        if layer.bias is not None:
+                            nn.init.zeros_(layer.bias)
             return network
 
     network = fresh(run.seed)
-    if run.start is not None:
-        weights = store.load_weights(run.start)
-        if weights is None:
-            raise UserError(f"the trained weights of {run.start.label} are gone: start again")
-        network.load_state_dict(weights)
+    if start is not None:
+        network.load_state_dict(start)
         other = fresh(generator(run.seed, "reinitialisation", 0).initial_seed())
         for layer in run.reinitialised:
             network.get_submodule(layer).load_state_dict(other.get_submodule(layer).state_dict())
     for layer in run.frozen:
         network.get_submodule(layer).requires_grad_(False)
     return network
-
-
-def initialise(network: nn.Module, draw_weights: Callable[[Tensor], Tensor]) -> None:
-    """Draw the weights of all convolutions and dense layers anew; their biases become 0."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            draw_weights(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-
-def set_training(network: nn.Module, frozen: Sequence[str]) -> None:
-    """Training mode, but for frozen layers: their batch normalisation keeps its statistics too."""
-    network.train()
-    for layer in frozen:
-        network.get_submodule(layer).eval()
 
 
 def generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
@@ -256,7 +237,7 @@ class Draws(NamedTuple):
     """An epoch's random draws, a row for each training image in the order of the epoch."""
 
     order: Tensor  # (n,) int64, positions in the training split
-    noise: Tensor  # (n, network.noise_features) float32, uniform on [0, 1)
+    noise: Tensor  # (n, noise_features) float32, uniform on [0, 1)
     flip: Tensor  # (n,) bool
     shift: Tensor  # (n, 2) int64, pixels
 
@@ -275,8 +256,132 @@ def draw(run: Run, epoch: int, n: int, noise_features: int) -> Draws:
     )
 
 
+class Training:
+    """A run under way: its network, its momentum and what was measured of it, epoch by epoch.
+
+    start is the state dictionary of the run that this one starts from. checkpoint is what
+    state_dict() gave, to go on from. The trainer changes network and momentum (a buffer for each
+    trainable parameter, by name; empty where the run has none) in place, and calls end_epoch().
+
+    Raises UserError where the run's batches or its network do not fit the data set.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        dataset: Dataset,
+        start: dict[str, Tensor] | None = None,
+        checkpoint: dict[str, Any] | None = None,
+    ) -> None:
+        self.run, self.dataset = run, dataset
+        self.device = dataset.images.device
+        indices = data.split_indices(run.split, len(dataset.images), run.overfit_images)
+        self.train_indices, self.val_indices = (part.to(self.device) for part in indices)
+        self.network = build(run, len(dataset.class_names), start).to(self.device)
+        self.takes_noise = "noise" in takes(self.network.forward)
+        self.noise_features = self.network.noise_features if self.takes_noise else 0
+        trainable = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+        self.momentum = {
+            name: torch.zeros_like(p, requires_grad=False) for name, p in trainable if run.momentum
+        }
+        n, size = len(self.train_indices), run.batch_size
+        self.steps_per_epoch = n // size if run.drop_last else math.ceil(n / size)
+        self.images_per_epoch = min(n, self.steps_per_epoch * size)
+        if size > n:
+            raise UserError(f"BATCH_SIZE = {size}: must be at most the {n:,} training images")
+        normalised = any(
+            isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.network.modules()
+        )
+        if normalised and 1 in (size, self.images_per_epoch % size):
+            raise UserError(
+                f"BATCH_SIZE = {size}: leaves a last batch of one image, which batch normalisation "
+                "cannot train on"
+            )
+        self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
+        self.diverged_at: int | None = None
+        if checkpoint:
+            self.network.load_state_dict(checkpoint["network"])
+            for name, buffer in self.momentum.items():
+                buffer.copy_(checkpoint["momentum"][name])
+            self.curves = checkpoint["curves"]
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done, and so the number, from 0, of the next one."""
+        return len(self.curves["train_loss"])
+
+    @property
+    def is_over(self) -> bool:
+        return self.diverged_at is not None or self.epoch == self.run.epochs
+
+    def end_epoch(self, measured: Sequence[float]) -> None:
+        """Note an epoch's four numbers, in the order of CURVES, or that the run has diverged."""
+        if not all(math.isfinite(value) for value in measured):
+            self.diverged_at = self.epoch
+            return
+        for name, value in zip(CURVES, measured, strict=True):
+            self.curves[name].append(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies, on the CPU, of all that the run needs to go on from the end of an epoch."""
+        network, momentum = (
+            # .clone(), as saving a part of a larger tensor saves all of it
+            {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+            for tensors in (self.network.state_dict(), self.momentum)
+        )
+        return {"network": network, "momentum": momentum, "curves": self.curves}
+
+
+def train(
+    training: Training,
+    watch: Callable[[int, list[Tensor]], None] | None = None,
+    epoch_ended: Callable[[Training], None] = lambda training: None,
+    report: Callable[[float], None] = lambda epochs_done: None,
+) -> tuple[Tensor, Tensor] | None:
+    """Train a run to its end, with plain mini-batch SGD.
+
+    After the last epoch the final weights are evaluated once on the training images, without
+    dropout and augmentation, and on the test set: returns both logits, (n_train, classes) and
+    (n_test, classes) float64; None where the run diverged. watch is called with each step's number,
+    from 0 over the whole training, and its gradients, one for each trainable parameter.
+
+    On the CPU a run uses one thread: a step is too small to share, so several processes, one for
+    each core, do better, and the numbers do not depend on how many cores there are.
+    """
+    use_full_precision()
+    run, dataset, device = training.run, training.dataset, training.device
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    network = training.network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        [p for p in network.parameters() if p.requires_grad],
+        lr=run.learning_rate_at(0),
+        momentum=run.momentum,
+        weight_decay=run.weight_decay,
+    )
+    for name, buffer in training.momentum.items():
+        optimizer.state[network.get_parameter(name)]["momentum_buffer"] = buffer
+    report(training.epoch)
+    val_images, val_labels = (of[training.val_indices] for of in (dataset.images, dataset.labels))
+    while not training.is_over:
+        for group in optimizer.param_groups:
+            group["lr"] = run.learning_rate_at(training.epoch)
+        set_training(network, run.frozen)
+        trained = train_epoch(training, optimizer, watch, report)
+        validated = measure(evaluate(network, val_images), val_labels).tolist()
+        training.end_epoch((*trained, *validated))
+        epoch_ended(training)
+    if training.diverged_at is not None:
+        return None
+    train_images = dataset.images[training.train_indices]
+    return evaluate(network, train_images), evaluate(network, dataset.test_images)
+
+
 def train_epoch(
-    training: Training, optimizer: torch.optim.Optimizer, report: Report
+    training: Training,
+    optimizer: torch.optim.Optimizer,
+    watch: Callable[[int, list[Tensor]], None] | None,
+    report: Callable[[float], None],
 ) -> tuple[float, float]:
     """Train for one epoch; the mean loss (nats) and accuracy over its images.
 
@@ -284,87 +389,64 @@ def train_epoch(
     has: the last one may be short.
     """
     run, epoch, dataset, network = training.run, training.epoch, training.dataset, training.network
-    device, gradients, indices = training.device, training.gradients, training.train_indices
-    draws = draw(run, epoch, len(indices), network.noise_features)
-    order = indices[draws.order.to(device)]
+    device, indices = training.device, training.train_indices
+    images_per_epoch = training.images_per_epoch
+    # a network may draw random numbers itself, as nn.Dropout does: from torch's own generators
+    torch.manual_seed(generator(run.seed, "network", epoch).initial_seed())
+    draws = draw(run, epoch, len(indices), training.noise_features)
+    order = indices[draws.order.to(device)][:images_per_epoch]
     noise, flip, shift = (draw.to(device) for draw in draws[1:])
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    for step, start in enumerate(range(0, len(order), run.batch_size)):
-        rows = slice(start, start + run.batch_size)
+    for step, start in enumerate(range(0, images_per_epoch, run.batch_size)):
+        rows = slice(start, min(start + run.batch_size, images_per_epoch))
         batch = order[rows]
         images, labels = dataset.images[batch], dataset.labels[batch]
         if run.augmentation:
             images = data.augment(images, flip[rows], shift[rows])
-        logits = network(data.normalise(images), noise[rows])
+        images = data.normalise(images)
+        logits = network(images, noise[rows]) if training.takes_noise else network(images)
         loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad()
         loss.backward()
-        if gradients:
-            of_this_step = [p.grad for p in network.parameters() if p.requires_grad]
-            gradients.epoch_sums += moments([gradient[None] for gradient in of_this_step])[:, 0]
-            gradients.observe(epoch * training.steps_per_epoch + step, of_this_step)
+        if watch:
+            gradients = [p.grad for p in network.parameters() if p.requires_grad]
+            watch(epoch * training.steps_per_epoch + step, gradients)
         optimizer.step()
         loss_sum += loss.detach() * len(batch)
         correct += (logits.argmax(1) == labels).sum()
-        report(run, epoch + (start + len(batch)) / len(order))
-    if gradients:
-        gradients.end_epoch()
-    return (loss_sum / len(order)).item(), correct.item() / len(order)
+        report(epoch + rows.stop / images_per_epoch)
+    return (loss_sum / images_per_epoch).item(), correct.item() / images_per_epoch
+
+
+def set_training(network: nn.Module, frozen: Sequence[str]) -> None:
+    """Training mode, but for frozen layers: their batch normalisation keeps its statistics too."""
+    network.train()
+    for layer in frozen:
+        network.get_submodule(layer).eval()
 
 
 @torch.no_grad()
 def evaluate(network: nn.Module, images: Tensor) -> Tensor:
-    """The network's logits (n, 10) for images (n, 32, 32, 3), in float64."""
+    """The network's logits (n, classes) for images (n, 32, 32, 3), in float64."""
     network.eval()
     batches = images.split(EVALUATION_BATCH)
     return torch.cat([network(data.normalise(batch)) for batch in batches]).double()
 
 
 def measure(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss (nats) and accuracy, (..., 2), of logits (..., n, 10) for labels (n,)."""
+    """Mean loss (nats) and accuracy, (..., 2), of logits (..., n, classes) for labels (n,)."""
     labels = labels.expand(logits.shape[:-1])
     losses = -logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
     hits = logits.argmax(-1) == labels
     return torch.stack([losses.mean(-1), hits.to(losses.dtype).mean(-1)], -1)
 
 
-def test_results(logits: Tensor, dataset: Dataset) -> dict[str, Any]:
-    """Loss, accuracy, per-class report, confusion matrix (true, predicted) and mistakes.
+def use_full_precision() -> None:
+    """Let a GPU calculate in float32 as a CPU does, not in TF32, and in the same order every time.
 
-    logits (n_test, 10). The mistakes are the test images given the highest probability of a class
-    that is not theirs.
+    PyTorch's own defaults are TF32 for convolutions and float32 for matrix products.
     """
-    from sklearn.metrics import classification_report, confusion_matrix  # a second at start-up
-
-    loss, accuracy = measure(logits, dataset.test_labels).tolist()
-    probabilities, predicted = logits.softmax(1).cpu().max(1)
-    truth = dataset.test_labels.cpu()
-    confidence = torch.where(predicted == truth, -1.0, probabilities)
-    order = confidence.argsort(descending=True, stable=True)[:MISTAKES]
-    classes = range(len(dataset.class_names))
-    return {
-        "test_loss": loss,
-        "test_accuracy": accuracy,
-        "report": classification_report(
-            truth.numpy(),
-            predicted.numpy(),
-            labels=classes,
-            target_names=dataset.class_names,
-            output_dict=True,
-            zero_division=0,
-        ),
-        "confusion_matrix": confusion_matrix(
-            truth.numpy(), predicted.numpy(), labels=classes
-        ).tolist(),
-        "most_confident_mistakes": [
-            {
-                "image": image,
-                "true": dataset.class_names[truth[image]],
-                "predicted": dataset.class_names[predicted[image]],
-                "probability": probabilities[image].item(),
-            }
-            for image in order.tolist()
-            if predicted[image] != truth[image]
-        ],
-    }
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cudnn.deterministic = True

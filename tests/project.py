@@ -29,6 +29,7 @@ class Project:
         folder.mkdir()
         for path in ROOT.glob("*.py"):
             shutil.copy(path, folder)
+        shutil.copytree(ROOT / "lab", folder / "lab", ignore=shutil.ignore_patterns("__pycache__"))
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("CIFAR10")}
 
     def edit(self, script: str = "exp1_lr.py", **constants) -> "Project":
@@ -61,21 +62,30 @@ class Project:
 
     @property
     def results(self) -> Path:
-        return self.results_of("exp1_lr")
-
-    def results_of(self, experiment: str) -> Path:
-        return self.folder / "results" / "quick" / experiment
+        return self.folder / "results" / "quick"
 
     def files(self, kind: str) -> dict[str, int]:
         """Name and time of last change of all files of a kind, once they are whole."""
-        paths = [path for path in (self.results / kind).glob("*") if path.suffix != ".partial"]
-        return {path.name: path.stat().st_mtime_ns for path in paths}
+        return files(self.results, kind)
 
-    def summary(self) -> dict:
-        """summary.json without what may differ between two trainings: timing and environment."""
-        summary = json.loads((self.results / "summary.json").read_text())
-        del summary["seconds"], summary["environment"]
-        return summary
+    def summary(self, experiment: str = "exp1_lr") -> dict:
+        return summary(self.results, experiment)
+
+
+def files(root: Path, kind: str) -> dict[str, int]:
+    """Name and time of last change of all files of a kind in a results folder, but partial ones."""
+    paths = [path for path in (root / kind).glob("*") if path.suffix != ".partial"]
+    return {path.name: path.stat().st_mtime_ns for path in paths}
+
+
+def summary(root: Path, experiment: str = "exp1_lr") -> dict:
+    """summary.json without what may differ between two trainings: timing and environment."""
+    found = json.loads((root / experiment / "summary.json").read_text())
+    del found["seconds"], found["environment"]
+    for group in found["groups"]:
+        for run in group["runs"]:
+            run.pop("weights_sha256", None)
+    return found
 
 
 def one_line(done: subprocess.CompletedProcess) -> str:

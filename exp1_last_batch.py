@@ -1,0 +1,99 @@
+"""Experiment 1.3, the last batch: how much of 1.1's verdict is the last eight images of an epoch?
+
+45,000 images are 703 batches of 64 and one of 8. That last batch takes as long a step as any other,
+in a direction that is eight times as noisy in variance, and everything is measured right after it.
+1.1's five learning rates and BatchNormNet are trained again from the same seeds without the short
+batch, and each is compared with its twin, seed by seed. Roughness is the mean absolute change of
+validation accuracy from one epoch to the next over the second half of training.
+
+    python exp1_last_batch.py            # 30 runs of 50 epochs, and what is missing of their twins
+    python exp1_last_batch.py --quick    # a rehearsal without CIFAR-10, in under a minute
+"""
+
+import dataclasses
+
+import exp1_lr
+import lab
+from lab import Experiment, Groups, Records
+from lab.summary import best_label, roughness, spread
+
+EPOCHS = 50
+BATCH_SIZE = 64  # images
+SEEDS = [1, 2, 3, 4, 5]  # as in experiment 1.1, for a comparison seed by seed
+LEARNING_RATE = 0.05  # of BatchNormNet, as in experiment 3.4
+SMOOTHING_WINDOW = 1  # epochs: the roughness is what is to be seen
+
+WITHOUT = ", drop last"
+
+
+def twins() -> Groups:
+    """1.1's runs, and BatchNormNet's: with the short last batch."""
+    normalised = lab.from_seeds(
+        SEEDS,
+        network="BatchNormNet",
+        learning_rate=LEARNING_RATE,
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        split="standard",
+    )
+    return {**exp1_lr.runs(), "BatchNormNet": normalised}
+
+
+def runs() -> Groups:
+    """Every twin without the short last batch."""
+    return {
+        f"{label}{WITHOUT}": [dataclasses.replace(run, drop_last=True) for run in group]
+        for label, group in twins().items()
+    }
+
+
+def roughnesses(records: Records) -> dict[str, dict[str, float | None]]:
+    """The roughness of every setting, over the seeds that did not diverge."""
+    found = {label: map(roughness, group) for label, group in records.items()}
+    return {
+        label: spread([value for value in values if value is not None])
+        for label, values in found.items()
+    }
+
+
+def main(experiment: Experiment) -> None:
+    experiment.train(exp1_lr)  # so that its errors name its own file
+    records = experiment.train(twins()) | experiment.train(runs())
+    rates = list(exp1_lr.runs())
+    rough = roughnesses(records)
+    best_with = best_label({label: records[label] for label in rates})
+    best_without = best_label(
+        {f"{label}{WITHOUT}": records[f"{label}{WITHOUT}"] for label in rates}
+    )
+    experiment.report(
+        records,
+        candidates=[f"{label}{WITHOUT}" for label in rates],
+        comparisons=[(f"{label}{WITHOUT}", label) for label in twins()],
+        findings=[
+            f"With the short last batch {best_with} has the highest mean validation accuracy of "
+            f"the five rates, without it {best_without.removesuffix(WITHOUT)}."
+        ],
+        tables={
+            "Roughness of validation accuracy, in percentage points": [
+                {
+                    "setting": label,
+                    "with the last batch": in_points(rough[label]),
+                    "without it": in_points(rough[f"{label}{WITHOUT}"]),
+                }
+                for label in twins()
+            ]
+        },
+        roughness=rough,
+    )
+
+
+def in_points(value: dict[str, float | None]) -> str:
+    """A mean with its standard deviation, in percentage points."""
+    if value["mean"] is None:
+        return "–"
+    deviation = "" if value["std"] is None else f" ± {100 * value['std']:.2f}"
+    return f"{100 * value['mean']:.2f}{deviation}"
+
+
+if __name__ == "__main__":
+    lab.run(main, globals())

@@ -1,0 +1,260 @@
+"""What every experiment script does around its own runs: options, checks, sweep and report."""
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lab import distributed, figures, page, provenance, summary, sweep, tables
+from lab.constants import Constants, check_constants
+from lab.records import run_of
+from lab.store import Store
+from train import Run, Training, UserError, build
+
+QUICK_EPOCHS = 10
+QUICK_STEPS = 250  # of a run on a few images, whose epoch is a step or so
+QUICK_SEEDS = 2
+
+Record = dict[str, Any]
+Records = dict[str, list[Record]]  # {label: the record of one run for each seed}
+Groups = dict[str, list[Run]]  # {label: one run for each seed}
+RESULTS = provenance.HERE / "results"
+PUBLISHED = RESULTS / "published"
+
+
+def results_root() -> Path:
+    """The folder of your results: RESULTS_DIR where that is set, else results/."""
+    return Path(os.environ.get("RESULTS_DIR") or RESULTS)
+
+
+class Experiment:
+    """One experiment from its runs to its report.
+
+    constants are those at the top of the script, and say what a rehearsal shortens.
+    """
+
+    def __init__(
+        self, script: Path, description: str, constants: Constants, options: argparse.Namespace
+    ) -> None:
+        self.script, self.name = script.name, script.stem
+        self.description, self.constants, self.options = description, constants, options
+        self.root = results_root() / "quick" if options.quick else results_root()
+        self.store = Store(self.root)
+
+    def train(self, groups: Groups | ModuleType) -> Records:
+        """Train what is not finished yet; the records of every group, in the order of its runs.
+
+        Instead of groups, another experiment's script can be given: its runs() are trained, errors
+        name its file, and --fresh leaves its runs alone.
+
+        Raises UserError for what a user can mend.
+        """
+        fresh = self.options.fresh
+        if isinstance(groups, ModuleType):
+            script, fresh = Path(groups.__file__), False
+            check_constants(script.name, vars(groups))
+            print(f"needed   the runs of {script.name}, which {self.script} shares")
+            groups = groups.runs()
+        if self.options.quick:
+            groups = rehearsal(groups)
+        return self.records(groups, fresh)
+
+    def records(self, groups: Groups, fresh: bool) -> Records:
+        """Train what is not finished; fresh trains again what is."""
+        runs = [run for group in groups.values() for run in group]
+        sweep.train(runs, self.store, self.options.device, fresh)
+        return {label: sweep.load_records(group, self.store) for label, group in groups.items()}
+
+    def report(
+        self,
+        records: Records,
+        *,
+        candidates: Sequence[str] | None = None,
+        comparisons: Sequence[tuple[str, str]] = (),
+        findings: Sequence[str] = (),
+        tables: Mapping[str, Sequence[dict[str, Any]]] | None = None,
+        **more: Any,
+    ) -> None:
+        """Write and print what the records say: summary, tables, figures and page.
+
+        candidates are the labels that the best is chosen from; by default all. comparisons are
+        pairs of labels, the first minus the second; by default the best minus every other
+        candidate. findings are sentences, and tables {title: rows}, of the script's own; whatever
+        else is given stands in the summary for the script's own figures. Only rank 0 does this.
+        """
+        if distributed.rank() > 0:
+            return
+        self.write(
+            records,
+            self.root,
+            candidates=candidates,
+            comparisons=list(comparisons),
+            findings=list(findings),
+            tables=dict(tables or {}),
+            **more,
+        )
+        if not self.options.quick and self.root != PUBLISHED:
+            hold_against_published(self.name, self.constants, records)
+
+    def write(self, records: Records, root: Path, **contents: Any) -> dict[str, Any]:
+        """Write a report into a results folder, and print its table and paths; its summary."""
+        found = summary.summarise(
+            self.name,
+            self.description,
+            self.constants,
+            records,
+            rehearsal=self.options.quick,
+            **contents,
+        )
+        folder = root / self.name
+        paths = tables.save(found, records, folder)
+        print(f"\n{tables.table(found, 'simple')}\n\n{tables.notes(found)}\n")
+        print(tables.answer(found))
+        for sentence in found["findings"]:
+            print(sentence)
+        paths += figures.draw(found, folder)
+        print(f"written to {folder}: {', '.join(path.name for path in paths)}")
+        print(f"the page of all experiments: {page.write_page(root)}")
+        return found
+
+    def steps_per_epoch(self, record: Record) -> int:
+        """How many steps a run takes in an epoch, from its record."""
+        run = dataclasses.replace(run_of(record["run"]), start=None)
+        return Training(run, sweep.load_data(run.dataset)).steps_per_epoch
+
+    def trainable_parameters(self, groups: Groups) -> dict[str, int]:
+        """How many numbers training changes in a network of each group: {label: count}."""
+        counts = {}
+        for label, group in groups.items():
+            # where a run starts from makes no difference to which of its layers are frozen
+            network = build(dataclasses.replace(group[0], start=None))
+            counts[label] = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        return counts
+
+
+def hold_against_published(name: str, constants: Constants, records: Records) -> None:
+    """Print how far a sweep with the published constants agrees with the published results."""
+    published = PUBLISHED / name / "summary.json"
+    if not published.exists() or json.loads(published.read_text())["settings"] != constants:
+        return
+    store = Store(PUBLISHED, any_code=True)
+    theirs = {
+        label: [record for mine in group if (record := store.load_record(run_of(mine["run"])))]
+        for label, group in records.items()
+    }
+    print(tables.against_published_lines(summary.against_published(records, theirs)))
+
+
+def show_published(name: str) -> None:
+    """Print the published table of an experiment and where its figures are. Changes nothing."""
+    folder = PUBLISHED / name
+    if not (folder / "table.md").exists():
+        raise UserError(f"{folder}: nothing is published of {name} yet")
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    for path in sorted(folder.iterdir()):
+        print(path)
+
+
+def show_so_far(experiment: Experiment, groups: Groups) -> None:
+    """Report the finished ones of these runs into so-far/, while a sweep may go on. Trains nothing.
+
+    Raises UserError where no run is finished.
+    """
+    runs = [run for group in groups.values() for run in group]
+    found = {
+        label: [record for run in group if (record := experiment.store.load_record(run))]
+        for label, group in groups.items()
+    }
+    found = {label: group for label, group in found.items() if group}
+    if not found:
+        raise UserError(f"none of the {len(runs)} runs of {experiment.script} is finished yet")
+    finished = {"runs": sum(map(len, found.values())), "of": len(runs)}
+    experiment.write(found, experiment.root / "so-far", finished=finished)
+
+
+def run(
+    main: Callable[[Experiment], None],
+    script: Mapping[str, Any],
+    quick: Mapping[str, Any] | None = None,
+) -> None:
+    """Run an experiment script, and end the process as the user expects.
+
+    script is the script's globals(): its docstring is the description, its UPPER_CASE names are the
+    constants, which are checked and recorded. quick says which constants a rehearsal shortens, and
+    to what; all others stay, as a rehearsal shortens the runs.
+
+    A mistake that the user can correct is one line and exit status 2; Ctrl-C is exit status 130.
+    """
+    try:
+        if distributed.rank() > 0:
+            sys.stdout = io.StringIO()  # only rank 0 prints
+        path = Path(script["__file__"])
+        description = script["__doc__"] or path.stem
+        options = parse_options(description)
+        if options.published:
+            return show_published(path.stem)
+        constants = distributed.on_all(lambda: check_constants(path.name, script))
+        provenance.sources()  # read once: an edit during a sweep is noticed
+        if options.quick:
+            print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
+            constants |= {name: min(constants[name], most) for name, most in (quick or {}).items()}
+        experiment = Experiment(path, description, constants, options)
+        if options.so_far:
+            groups = script["runs"]()
+            return show_so_far(experiment, rehearsal(groups) if options.quick else groups)
+        main(experiment)
+    except UserError as error:
+        if str(error):
+            print(error, file=sys.stderr)
+        sys.exit(130 if isinstance(error, sweep.Interrupted) else 2)
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept, the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse_options(description: str) -> argparse.Namespace:
+    """The options that every script has."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    flags = {
+        "--quick": "rehearse the whole script in under a minute on handwritten digits",
+        "--fresh": "train again what is finished; the old files are moved to replaced/",
+        "--so-far": "report the runs that are finished by now into so-far/; train nothing",
+        "--published": "print the table that this study has published, and its figures' paths",
+    }
+    for flag, help in flags.items():
+        parser.add_argument(flag, action="store_true", help=help)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: all GPUs, else all cores)")
+    return parser.parse_args()
+
+
+def from_seeds(seeds: Sequence[int], **fields: Any) -> list[Run]:
+    """One run for each seed, alike in all other fields."""
+    return [Run(seed=seed, **fields) for seed in seeds]
+
+
+def rehearsal(groups: Groups) -> Groups:
+    """The same groups on handwritten digits: few seeds, few epochs, schedules in fast motion.
+
+    Runs on a few images keep more of their epochs, which are a step or so each.
+    """
+
+    def rehearse(run: Run) -> Run:
+        epochs = min(run.epochs, QUICK_STEPS if run.overfit_images else QUICK_EPOCHS)
+        rates = run.learning_rate
+        if isinstance(rates, tuple):
+            rates = tuple(rates[i * len(rates) // epochs] for i in range(epochs))
+        start = run.start and rehearse(run.start)
+        changes = {"dataset": "digits", "epochs": epochs, "learning_rate": rates, "start": start}
+        return dataclasses.replace(run, **changes)
+
+    return {
+        label: [rehearse(run) for run in group[:QUICK_SEEDS]] for label, group in groups.items()
+    }

@@ -1,0 +1,113 @@
+"""Whether a network can learn what it trains on, after how many steps, and when it overfits."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lab.summary import Record, compare, spread, summarise_group
+from lab.tables import interval, named, percent, seeds_in_words, signed
+from train import all_settings
+
+
+def stage(
+    label: str,
+    records: Sequence[Record],
+    accuracy: float,
+    steps_per_epoch: int,
+    loss: float | None = None,
+) -> dict[str, Any]:
+    """After how many steps each seed of a group had learned what it trains on; None: it had not.
+
+    Learned means at least this accuracy and, where one is given, a loss below this (nats), at the
+    end of an epoch: measured after it where a run validates on its training images, else during it.
+    """
+    run = all_settings(records[0]["run"])
+    part = "val" if run["overfit_images"] else "train"
+    epochs = [
+        first_epoch(record[f"{part}_accuracy"], record[f"{part}_loss"], accuracy, loss)
+        for record in records
+    ]
+    seeds = [record["seed"] for record in records]
+    ends = [record["train_accuracy"][-1] for record in records]
+    return {
+        "label": label,
+        "by_heart": bool(run["overfit_images"]),
+        "accuracy": accuracy,
+        "loss": loss,
+        "seeds": seeds,
+        "could_not": [seed for seed, epoch in zip(seeds, epochs, strict=True) if epoch is None],
+        "steps": [epoch and epoch * steps_per_epoch for epoch in epochs],
+        "most_steps": run["epochs"] * steps_per_epoch,
+        "train_accuracy": spread([end for end in ends if end is not None]),
+    }
+
+
+def first_epoch(
+    accuracies: Sequence[float | None],
+    losses: Sequence[float | None],
+    accuracy: float,
+    loss: float | None,
+) -> int | None:
+    """The first epoch, counted from 1, with at least this accuracy and less than this loss."""
+    for epoch, (reached, left) in enumerate(zip(accuracies, losses, strict=True), 1):
+        if reached is not None and reached >= accuracy and (loss is None or left < loss):
+            return epoch
+    return None
+
+
+def overfits_after(val_losses: Sequence[float | None]) -> int | None:
+    """The epoch, counted from 1, of the lowest validation loss; None if that is the last."""
+    losses = [math.inf if loss is None else loss for loss in val_losses]
+    lowest = losses.index(min(losses)) + 1
+    return lowest if lowest < len(losses) and min(losses) < math.inf else None
+
+
+def failure(stage: dict[str, Any]) -> str:
+    """A headline for a stage that some seed did not learn."""
+    what = stage["label"] if stage["by_heart"] else f"the whole split ({stage['label']})"
+    return f"COULD NOT LEARN {what.upper()}"
+
+
+def learned(stage: dict[str, Any]) -> str:
+    """Which seeds learned what they train on, in how many steps; in capitals if some did not."""
+    took, end = [n for n in stage["steps"] if n is not None], stage["train_accuracy"]
+    reached = f"reached by {len(took)} of {len(stage['steps'])} seeds"
+    if took:
+        mean = sum(took) / len(took)
+        reached += f", after {min(took):,} to {max(took):,} steps (mean {mean:,.1f})"
+    goal = f"{100 * stage['accuracy']:g}% training accuracy"
+    what = f"The whole split ({stage['label']})"
+    if stage["by_heart"]:
+        goal = f"a loss below {stage['loss']:g} with {100 * stage['accuracy']:g}% accuracy"
+        what = f"Memorising {stage['label']}"
+    elif end["mean"]:
+        reached += f"; after {stage['most_steps']:,} steps it is {percent(end['mean'], end['std'])}"
+    if not stage["could_not"]:
+        return f"{what}: {goal} is {reached}."
+    return (
+        f"**{failure(stage)}**, from {seeds_in_words(stage['could_not'])}: {goal} in "
+        f"{stage['most_steps']:,} steps is {reached}. Trust no other result of this experiment "
+        "before every stage is learned. Check the learning rate (does the loss swing, or does it "
+        "still fall?), the initial weights, the gradients, and that images and labels match."
+    )
+
+
+def overfitting(records: dict[str, list[Record]], baseline: str) -> list[str]:
+    """When validation loss begins to rise, and how settings change the gap; sentences."""
+    rising, falling, gaps = [], [], []
+    for label, group in records.items():
+        if epoch := overfits_after(summarise_group(label, group)["mean"]["val_loss"]):
+            known = [one for run in group if (one := overfits_after(run["val_loss"]))]
+            seeds = f" (single seeds {min(known)} to {max(known)})" if known else ""
+            rising.append(f"{named(label)} {epoch}{seeds}")
+        else:
+            falling.append(named(label))
+        gap = compare(label, group, baseline, records[baseline])["gap"]
+        if label != baseline and gap["ci95"] is not None:
+            gaps.append(f"{named(label)} {signed(gap['mean'])} ({interval(gap)})")
+    sentences = {
+        "Mean validation loss is lowest after this epoch and then rises": rising,
+        "Mean validation loss is lowest after the last epoch": falling,
+        f"Change of the generalisation gap against {named(baseline)}, in points": gaps,
+    }
+    return [f"{start}: {', '.join(found)}." for start, found in sentences.items() if found]

@@ -1,0 +1,123 @@
+"""Publishing an experiment: `python -m lab.publish exp2_dropout` writes results/published.
+
+It runs the script's main() over published runs and your own finished ones, which it copies there,
+and trains nothing. The weights of the experiment's best run go to results/published/weights/.
+"""
+
+import argparse
+import importlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from lab import experiment
+from lab.constants import Constants, check_constants
+from lab.experiment import Experiment, Groups, Records, results_root
+from lab.provenance import HERE
+from lab.records import run_of
+from lab.store import Store, label
+from lab.tables import answer
+from train import Run, UserError
+
+
+class Publication(Experiment):
+    """An experiment that reads its runs from results/published and, where missing, your results."""
+
+    def __init__(self, script: Path, description: str, constants: Constants) -> None:
+        options = argparse.Namespace(quick=False, device=None, fresh=False)
+        super().__init__(script, description, constants, options)
+        self.own = Store(results_root())
+        self.root, self.store = experiment.PUBLISHED, Store(experiment.PUBLISHED, any_code=True)
+
+    def records(self, groups: Groups, fresh: bool) -> Records:
+        """The records of these runs. Raises UserError where one is not finished, or a rehearsal."""
+        runs = list(dict.fromkeys(run for group in groups.values() for run in group))
+        if any(run.dataset == "digits" for run in runs):
+            raise UserError(f"{self.script}: a rehearsal is not published")
+        missing = [run for run in runs if not self.publish_run(run)]
+        if missing:
+            raise UserError(
+                f"{self.script}: {len(missing)} of {len(runs)} runs are not finished, so nothing "
+                f"is published: run python {self.script} first"
+            )
+        return {
+            label: [self.store.load_record(run) for run in group] for label, group in groups.items()
+        }
+
+    def publish_run(self, run: Run) -> bool:
+        """See that a run's record is published; whether it is."""
+        if self.store.load_record(run):
+            return True
+        if found := self.own.find_record(run):
+            copy(found[0], self.store.runs)
+        return found is not None
+
+    def write(self, records: Records, root: Path, **contents: Any) -> dict[str, Any]:
+        """Write the report, and the weights of the best run beside it."""
+        summary = super().write(records, root, **contents)
+        sound = [r for r in records.get(summary["best"], []) if r["diverged_at_epoch"] is None]
+        if sound:
+            self.publish_weights(run_of(max(sound, key=lambda r: r["val_accuracy"][-1])["run"]))
+        return summary
+
+    def publish_weights(self, run: Run) -> None:
+        """See that a run's weights are published. They come with the record that names their hash.
+
+        A record that was published without weights is replaced by your own of the same run.
+        """
+        if self.store.load_weights(run) is not None:
+            return
+        if self.own.load_weights(run) is None:
+            print(f"weights  of {label(run)} are not kept: train it again, and publish again")
+            return
+        old, (new, _) = self.store.find_record(run), self.own.find_record(run)
+        if old:
+            old[0].unlink()
+        copy(new, self.store.runs)
+        copy(new.with_suffix(".pt"), self.store.weights)
+
+
+def copy(path: Path, folder: Path) -> None:
+    """Copy a file into a folder under its own name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, folder / path.name)
+
+
+def write_findings(readme: Path) -> None:
+    """Write what the published summaries say into README.md, between its two markers."""
+    start, end = "<!-- findings: written by python -m lab.publish -->\n", "<!-- end of findings -->"
+    before, rest = readme.read_text(encoding="utf-8").split(start)
+    after = rest.split(end)[1]
+    found = [f"**{summary['title']}.** {answer(summary)}\n" for summary in published_summaries()]
+    glance = "![every setting of every experiment](results/published/at_a_glance.png)\n"
+    readme.write_text("\n".join([before + start, *found, glance, end]) + after, encoding="utf-8")
+
+
+def published_summaries() -> list[dict[str, Any]]:
+    """The published summaries, in the order of their experiments' numbers."""
+    paths = experiment.PUBLISHED.glob("*/summary.json")
+    summaries = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return sorted(summaries, key=lambda summary: summary["title"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="the experiment to publish: exp1_lr")
+    name = Path(parser.parse_args().name).stem
+    try:
+        script = importlib.import_module(name)
+        constants = check_constants(f"{name}.py", vars(script))
+        script.main(Publication(Path(script.__file__), script.__doc__, constants))
+        write_findings(HERE / "README.md")
+    except ModuleNotFoundError:
+        print(f"there is no {name}.py here", file=sys.stderr)
+        sys.exit(2)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""A run from its checkpoint to its record: what is kept of it while it trains, and at its end."""
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from data import Dataset
+from lab import provenance
+from lab.gradients import GradientStatistics
+from train import CURVES, Run, Training, measure, settings_of
+
+if TYPE_CHECKING:
+    from lab.store import Store
+
+CHECKPOINT_SECONDS = 10.0  # at most this much work, and the epoch under way, is ever done twice
+MISTAKES = 25  # how many test images a record names that were most confidently taken for others
+FINAL_RESULTS = (  # of the trained network; a run that diverged has none
+    *("final_train_loss", "final_train_accuracy"),
+    *("test_loss", "test_accuracy", "report", "confusion_matrix", "most_confident_mistakes"),
+)
+KEYS = {*FINAL_RESULTS, *CURVES, "seed", "code", "environment", "trained"}
+
+
+class Recorder:
+    """Keeps a run under way: its checkpoints and gradient statistics, and its record at the end.
+
+    The training begins at the run's furthest checkpoint, if there is one. engine is the fingerprint
+    of the engine where that trains the run, else None.
+    """
+
+    def __init__(
+        self, run: Run, dataset: Dataset, store: "Store", engine: str | None = None
+    ) -> None:
+        self.run, self.store, self.engine = run, store, engine
+        start = store.load_weights(run.start) if run.start else None
+        checkpoint = store.load_checkpoint(run)
+        self.training = Training(run, dataset, start, checkpoint)
+        self.gradients: GradientStatistics | None = None
+        if run.gradient_statistics:
+            steps = self.training.steps_per_epoch
+            self.gradients = GradientStatistics(self.training.network, run.epochs, steps)
+            if checkpoint:
+                self.gradients.load_state_dict(checkpoint["gradients"])
+        # [start, end], Unix seconds, of each time it ran
+        self.intervals: list[list[float]] = checkpoint["intervals"] if checkpoint else []
+        self.intervals.append([time.time(), time.time()])
+
+    def epoch_ended(self, training: Training) -> None:
+        """Keep a checkpoint now and then, and after the last epoch."""
+        if self.gradients and training.diverged_at is None:
+            self.gradients.end_epoch()
+        now = time.time()
+        due = now - self.intervals[-1][1] >= CHECKPOINT_SECONDS or training.is_over
+        if due and training.diverged_at is None:
+            self.intervals[-1][1] = now
+            gradients = self.gradients and self.gradients.state_dict()
+            state = {"intervals": self.intervals, "gradients": gradients}
+            self.store.save_checkpoint(self.run, training.state_dict() | state, self.engine)
+
+    def finish(self, logits: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
+        """Keep the result and return its record.
+
+        logits (n_train, classes) and (n_test, classes) of the final weights; None where the run
+        diverged.
+        """
+        training, run = self.training, self.run
+        final = dict.fromkeys(FINAL_RESULTS)
+        if logits is not None:
+            results = final_results(logits, training)
+            if math.isfinite(results["final_train_loss"]) and math.isfinite(results["test_loss"]):
+                final = results
+            else:
+                training.diverged_at = run.epochs - 1
+        self.intervals[-1][1] = time.time()
+        diverged_at = training.diverged_at
+        sound = run.epochs if diverged_at is None else diverged_at
+        missing = [None] * (run.epochs - sound)
+        record = {
+            "run": settings_of(run),
+            "seed": run.seed,
+            "code": provenance.fingerprint(run),
+            "engine": self.engine,
+            "environment": provenance.environment(str(training.device)),
+            "diverged_at_epoch": diverged_at,
+            **{name: curve[:sound] + missing for name, curve in training.curves.items()},
+            **final,
+            "trained": self.intervals,
+        }
+        if self.gradients:
+            record["gradients"] = self.gradients.summary() if diverged_at is None else None
+        weights = training.state_dict()["network"] if diverged_at is None else None
+        self.store.save(run, record, weights)
+        return record
+
+
+def final_results(logits: tuple[Tensor, Tensor], training: Training) -> dict[str, Any]:
+    """Losses and accuracies of the final weights, and what they get wrong on the test set.
+
+    logits (n_train, classes) and (n_test, classes). The report and the confusion matrix (true,
+    predicted) are scikit-learn's. The mistakes are the test images given the highest probability
+    of a class that is not theirs.
+    """
+    from sklearn.metrics import classification_report, confusion_matrix  # a second at start-up
+
+    dataset = training.dataset
+    loss, accuracy = measure(logits[0], dataset.labels[training.train_indices]).tolist()
+    test_loss, test_accuracy = measure(logits[1], dataset.test_labels).tolist()
+    probabilities, predicted = logits[1].softmax(1).cpu().max(1)
+    truth, names = dataset.test_labels.cpu(), dataset.class_names
+    confidence = torch.where(predicted == truth, -1.0, probabilities)
+    order = confidence.argsort(descending=True, stable=True)[:MISTAKES]
+    outcome = truth.numpy(), predicted.numpy()
+    classes = range(len(names))
+    report = classification_report(
+        *outcome, labels=classes, target_names=names, output_dict=True, zero_division=0
+    )
+    return {
+        "final_train_loss": loss,
+        "final_train_accuracy": accuracy,
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
+        "report": report,
+        "confusion_matrix": confusion_matrix(*outcome, labels=classes).tolist(),
+        "most_confident_mistakes": [
+            {
+                "image": image,
+                "true": names[truth[image]],
+                "predicted": names[predicted[image]],
+                "probability": probabilities[image].item(),
+            }
+            for image in order.tolist()
+            if predicted[image] != truth[image]
+        ],
+    }
+
+
+def run_of(settings: dict[str, Any]) -> Run:
+    """The run whose settings a record holds."""
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    if fields.get("start"):
+        fields["start"] = run_of(fields["start"])
+    return Run(**fields)
+
+
+def is_whole(record: dict[str, Any], run: Run) -> bool:
+    """Whether a record is complete and this run's. Raises KeyError or TypeError where it is not."""
+    diverged_at = record["diverged_at_epoch"]
+    finite = run.epochs if diverged_at is None else diverged_at
+    curves = all(
+        len(record[name]) == run.epochs
+        and all(isinstance(value, float) for value in record[name][:finite])
+        for name in CURVES
+    )
+    tested = diverged_at is not None or isinstance(record["test_accuracy"], float)
+    return curves and tested and record.keys() >= KEYS and record["run"] == settings_of(run)

@@ -1,0 +1,133 @@
+"""Searching for a setting: where a grid and a random search look, and what they found.
+
+A search tries points, {"learning_rate": x, "momentum": y}, one after the other.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from lab.summary import Record, spread
+from lab.tables import interval, percent, signed
+from train import all_settings
+
+Point = dict[str, float]
+
+
+def grid(
+    learning_rates: Sequence[float], momenta: Sequence[float], side: int, seed: int
+) -> list[Point]:
+    """side × side points at fixed intervals, in an order drawn from the seed.
+
+    Both ranges, [lowest, highest], are covered with their ends: the learning rate at equal
+    intervals of its logarithm, the momentum at equal ones.
+    """
+    from sklearn.model_selection import ParameterGrid  # a second, which no start-up need wait for
+
+    values = {
+        "learning_rate": np.geomspace(*learning_rates, side).tolist(),
+        "momentum": np.linspace(*momenta, side).tolist(),
+    }
+    points = list(ParameterGrid(values))
+    return [points[i] for i in stream(seed).permutation(len(points))]
+
+
+def sample(
+    learning_rates: Sequence[float], momenta: Sequence[float], n: int, seed: int
+) -> list[Point]:
+    """n points drawn from the seed: the learning rate's logarithm and the momentum are uniform."""
+    from scipy.stats import loguniform, uniform  # as above
+    from sklearn.model_selection import ParameterSampler
+
+    lowest, highest = momenta
+    distributions = {
+        "learning_rate": loguniform(*learning_rates),
+        "momentum": uniform(lowest, highest - lowest),
+    }
+    draws = ParameterSampler(distributions, n, random_state=stream(seed))
+    return [{name: float(value) for name, value in draw.items()} for draw in draws]
+
+
+def stream(seed: int) -> np.random.RandomState:
+    """The random numbers of a seed, of which any whole number will do, in scikit-learn's kind."""
+    return np.random.RandomState(np.random.MT19937(seed))
+
+
+def summarise_search(tried: Sequence[Sequence[Record]]) -> dict[str, Any]:
+    """What the repeats of one search found, from the records of each point: one a repeat.
+
+    {"repeats": [{"seed", "points": [what was found at each], "best_so_far": [after each], "winner":
+    a point or None}], "best_so_far": {"mean": [after each], "std": [...]} over repeats, "winner"}
+
+    A point's accuracy is that of validation after the last epoch, None where the run diverged.
+    """
+    repeats = []
+    for records in zip(*tried, strict=True):
+        points = [
+            {name: all_settings(record["run"])[name] for name in ("learning_rate", "momentum")}
+            | {"seed": record["seed"], "diverged_at_epoch": record["diverged_at_epoch"]}
+            | {"val_accuracy": record["val_accuracy"][-1]}
+            for record in records
+        ]
+        found = best_so_far([point["val_accuracy"] for point in points])
+        repeat = {"seed": records[0]["seed"], "points": points, "best_so_far": found}
+        repeats.append(repeat | {"winner": winner(points)})
+    by_budget = [
+        spread([value for value in values if value is not None])
+        for values in zip(*(repeat["best_so_far"] for repeat in repeats), strict=True)
+    ]
+    return {
+        "repeats": repeats,
+        "best_so_far": {key: [point[key] for point in by_budget] for key in ("mean", "std")},
+        "winner": winner([point for repeat in repeats for point in repeat["points"]]),
+    }
+
+
+def winner(points: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The point with the highest accuracy, the first of equals; None if all diverged."""
+    sound = [point for point in points if point["val_accuracy"] is not None]
+    return max(sound, key=lambda point: point["val_accuracy"], default=None)
+
+
+def best_so_far(accuracies: Sequence[float | None]) -> list[float | None]:
+    """The highest of the first accuracy, the first two, and so on; None while there is none."""
+    heads = [accuracies[: n + 1] for n in range(len(accuracies))]
+    return [max((one for one in head if one is not None), default=None) for head in heads]
+
+
+def search_in_words(
+    searches: dict[str, dict[str, Any]], records: dict[str, list[Record]]
+) -> list[str]:
+    """What each search found, how its winner did from fresh seeds, and how the searches differ.
+
+    records holds the winners' runs from fresh seeds, under "NAME OF THE SEARCH, ...".
+    """
+    found = []
+    for name, search in searches.items():
+        sound = [p["val_accuracy"] is not None for r in search["repeats"] for p in r["points"]]
+        if not (best := search["winner"]):
+            found.append(f"Every run of the {name} search diverged.")
+            continue
+        again = next(group for label, group in records.items() if label.startswith(f"{name}, "))
+        ends = [run["val_accuracy"][-1] for run in again if run["diverged_at_epoch"] is None]
+        after = "all its runs from fresh seeds diverged"
+        if (mean := spread(ends)["mean"]) is not None:
+            after = f"its mean from {len(ends)} fresh seeds is {percent(mean)}"
+        highest = percent(*(search["best_so_far"][key][-1] for key in ("mean", "std")))
+        found.append(
+            f"A {name} search of {len(search['repeats'][0]['points'])} runs finds {highest} "
+            f"validation accuracy; {len(sound) - sum(sound)} of {len(sound)} runs diverged. Its "
+            f"winner, learning rate {best['learning_rate']:.3g} and momentum {best['momentum']:.3g}, "
+            f"has {percent(best['val_accuracy'])}. That is the highest of {sum(sound)} noisy numbers "
+            f"and tends to be too high: {after}."
+        )
+    for one, other in combinations(searches, 2):
+        ends = [[r["best_so_far"][-1] for r in searches[name]["repeats"]] for name in (one, other)]
+        lead = spread([a - b for a, b in zip(*ends, strict=True) if None not in (a, b)])
+        found.append(
+            f"Highest validation accuracy of a repeat, {one} minus {other} search: "
+            f"{signed(lead['mean'])} points (95% interval {interval(lead)})."
+        )
+    return found

@@ -1,0 +1,301 @@
+"""The results folder: finished runs, checkpoints, and who trains what.
+
+    results/runs/<run>.json           a finished run, written whole or not at all
+    results/runs/<run>.pt             its trained weights, a plain state dictionary
+    results/checkpoints/<run>.pt      the state of a run at its last checkpoint
+    results/.locks/<run>.lock         held while a process trains the run
+
+A file's name ends in a hash of the run's value and in the fingerprint of the code that decides its
+numbers. So a run is found whichever experiment trained it, and a run by other code is never taken
+for it.
+"""
+
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from lab import distributed, provenance
+from lab.records import is_whole
+from train import Run, UserError, settings_of
+
+CHECKSUM_BYTES = hashlib.sha256().digest_size
+STALE_SECONDS = 3600.0  # a partial file this old belongs to a process that was killed
+STUDY = {"batch_size": 64, "split": "standard"}  # at these values a label need not name the field
+UNNAMED = ("network", "learning_rate", "seed", "epochs", "start", "dataset")  # named otherwise
+LONGEST_LABEL = 150  # characters, as a file's name may have 255
+
+
+def label(run: Run) -> str:
+    """A short name for people: the network, every field that is not at the study's value, the seed.
+
+    A schedule is named by its first and last rate and its number of different rates.
+    """
+    rates = run.learning_rate
+    words = [run.network]
+    if isinstance(rates, tuple):
+        words.append(f"lr={rates[0]:g}-{rates[-1]:g}-in-{len(set(rates))}")
+    else:
+        words.append(f"lr={rates:g}")
+    words += ["retrained"] if run.start else []
+    for field, value in settings_of(run).items():
+        if field in UNNAMED or value == STUDY.get(field):
+            continue
+        value = f"{value:g}" if isinstance(value, float) else value
+        text = "+".join(value) if isinstance(value, list) else str(value)
+        words.append(f"{field.replace('_', '-')}={text.replace(' ', '-')}")
+    return "_".join(words)[:LONGEST_LABEL] + f"_seed={run.seed}"
+
+
+def digest(run: Run) -> str:
+    """The hash of the run's value. Runs that differ only in how many epochs they train share it.
+
+    With gradient statistics they differ in more: the last steps are others.
+    """
+    settings = settings_of(run)
+    if not run.gradient_statistics:
+        del settings["epochs"]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+
+
+class Store:
+    """What is kept under one results folder.
+
+    say receives one line about every file that is damaged and set aside. With any_code, records
+    and weights count whatever code made them: published ones are found by their value alone.
+    """
+
+    def __init__(
+        self, root: Path, say: Callable[[str], None] = print, any_code: bool = False
+    ) -> None:
+        self.root, self.say, self.any_code = root, say, any_code
+        self.runs, self.checkpoints = root / "runs", root / "checkpoints"
+        self.weights = root / "weights" if any_code else self.runs
+        for path in [*self.runs.glob("*.partial"), *self.checkpoints.glob("*.partial")]:
+            with suppress(OSError):  # its own process may finish with it at any moment
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink()
+
+    def load_record(self, run: Run) -> dict[str, Any] | None:
+        """The record of a finished run, or None. A damaged file is named and set aside."""
+        found = self.find_record(run)
+        return found and found[1]
+
+    def find_record(self, run: Run) -> tuple[Path, dict[str, Any]] | None:
+        """The file and the record of a finished run, or None."""
+        for path in self._find(self.runs, f"{digest(run)}_epochs={run.epochs}", ".json", run):
+            try:
+                record = json.loads(read(path))
+                if is_whole(record, run):
+                    return path, record
+                self._set_aside(path, "it does not hold this run")
+            except (ValueError, KeyError, TypeError) as error:
+                self._set_aside(path, str(error))
+        return None
+
+    def is_finished(self, run: Run, weights: bool = False) -> bool:
+        """Whether the run has a record and, where weights are asked for, its trained weights.
+
+        A run that diverged has none, and is finished without.
+        """
+        record = self.load_record(run)
+        if record is None or not weights or record["diverged_at_epoch"] is not None:
+            return record is not None
+        return self.load_weights(run) is not None
+
+    def save(self, run: Run, record: dict[str, Any], weights: dict[str, Any] | None) -> None:
+        """Keep a finished run: its weights, None where it diverged, and its record with their hash.
+
+        The record is written last: without it the run is not finished.
+        """
+        path = self.runs / f"{self.stem(run, record['code'], record['engine'])}.json"
+        content = None
+        if weights is not None:
+            content = saved(weights)
+            write(self.weights / f"{path.stem}.pt", content)
+        record = record | {"weights_sha256": content and hashlib.sha256(content).hexdigest()}
+        write(path, json.dumps(record, indent=1, allow_nan=False).encode())
+
+    def load_weights(self, run: Run) -> dict[str, Any] | None:
+        """The trained weights of a finished run, as a state dictionary, or None."""
+        found = self.find_record(run)
+        if found is None:
+            return None
+        path, record = self.weights / f"{found[0].stem}.pt", found[1]
+        if not path.exists() or record.get("weights_sha256") is None:
+            return None
+        content = read(path)
+        if hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
+            return self._set_aside(path, "its hash is not that of its record")
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+    def load_checkpoint(self, run: Run) -> dict[str, Any] | None:
+        """The state of the furthest checkpoint that this run can go on from, or None.
+
+        A run that differs only in its number of epochs went the same way as far as it went.
+        """
+        paths = self._find(self.checkpoints, f"{digest(run)}_epochs=*", ".pt", run)
+        states = [state for path in paths if (state := self._load_checkpoint(path, run))]
+        usable = [state for state in states if epochs_done(state) <= run.epochs]
+        return max(usable, key=epochs_done, default=None)
+
+    def save_checkpoint(self, run: Run, state: dict[str, Any], engine: str | None) -> None:
+        """Keep the state of a run under way. engine is the fingerprint of the engine, if it trains.
+
+        The last checkpoint stays, so that a run of more epochs can go on from it.
+        """
+        code = provenance.fingerprint(run)
+        content = saved(state | {"digest": digest(run), "code": code, "engine": engine})
+        content += hashlib.sha256(content).digest()  # torch.load notices no single wrong bit
+        write(self.checkpoints / f"{self.stem(run, code, engine)}.pt", content)
+
+    @contextmanager
+    def claim(self, run: Run) -> Iterator[bool]:
+        """Whether this process may train the run; no other may while the context lasts.
+
+        The operating system frees the lock of a process that dies, however it dies.
+        """
+        path = self.root / ".locks" / f"{self.stem(run, provenance.fingerprint(run), None)}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                yield False
+                return
+            except NotImplementedError:  # by some network file systems
+                if distributed.size() == 1:
+                    raise UserError(
+                        f"{self.root} has no working file locks: set RESULTS_DIR to another disk, "
+                        "or start the script with torchrun, whose processes share no run"
+                    ) from None
+        except OSError as error:
+            raise UserError(cannot_write(path, error)) from None
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def by_other_code(self, runs: Sequence[Run]) -> int:
+        """How many of the runs are on disk, but only from code that was edited since."""
+        names = [path.name for path in self.runs.glob("*.json")]
+        return sum(
+            any(f"_{digest(run)}_epochs={run.epochs}_code=" in name for name in names)
+            for run in runs
+            if self.load_record(run) is None
+        )
+
+    def replace(self, runs: Sequence[Run]) -> None:
+        """Move all that is kept of the runs out of the way, to be trained again.
+
+        The checkpoints of shorter and longer ones, too: a run would go on from those.
+
+        Raises UserError where another process is training one of them.
+        """
+        when = time.strftime("%Y-%m-%d_%H-%M-%S")
+        with ExitStack() as claims:
+            for run in runs:
+                if not claims.enter_context(self.claim(run)):
+                    raise UserError(f"another process is training {label(run)}: stop it first")
+            for run in runs:
+                name = f"{digest(run)}_epochs={run.epochs}"
+                paths = [
+                    p for kind in (".json", ".pt") for p in self._find(self.runs, name, kind, run)
+                ]
+                paths += self._find(self.checkpoints, f"{digest(run)}_epochs=*", ".pt", run)
+                for path in paths:
+                    target = self.root / "replaced" / when / path.parent.name / path.name
+                    try:
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        path.replace(target)
+                    except OSError as error:
+                        raise UserError(cannot_write(target, error)) from None
+
+    def stem(self, run: Run, code: str, engine: str | None) -> str:
+        """The name of a run's files, without their ending."""
+        by = f"{code}+{engine}" if engine else code
+        return f"{label(run)}_{digest(run)}_epochs={run.epochs}_code={by}"
+
+    def _find(self, folder: Path, name: str, ending: str, run: Run) -> list[Path]:
+        """Files of a run by the code that would make it now; of the plain loop or of the engine."""
+        paths = sorted(folder.glob(f"*_{name}_code=*{ending}"))
+        if self.any_code:
+            return paths
+        code = provenance.fingerprint(run)
+        present = (code, f"{code}+{provenance.engine_fingerprint()}")
+        return [path for path in paths if path.stem.split("_code=")[1] in present]
+
+    def _load_checkpoint(self, path: Path, run: Run) -> dict[str, Any] | None:
+        content = read(path)
+        checksum = hashlib.sha256(content[:-CHECKSUM_BYTES]).digest()
+        if content[-CHECKSUM_BYTES:] != checksum:
+            return self._set_aside(path, "its checksum is wrong")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if (state["digest"], state["code"]) != (digest(run), provenance.fingerprint(run)):
+            return self._set_aside(path, "it belongs to another run")
+        return state
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        target = path.with_name(path.name + ".damaged")
+        try:
+            path.replace(target)
+        except FileNotFoundError:
+            return  # another process has just set it aside
+        except OSError as failure:
+            raise UserError(cannot_write(target, failure)) from None
+        self.say(f"{path} is damaged ({reason}); it is kept as {target.name} and trained again")
+
+
+def epochs_done(checkpoint: dict[str, Any]) -> int:
+    """How many epochs the run had trained for at a checkpoint."""
+    return len(checkpoint["curves"]["train_loss"])
+
+
+def saved(state: dict[str, Any]) -> bytes:
+    """What torch.save writes of a state dictionary."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def read(path: Path) -> bytes:
+    """The content of a file. Raises UserError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, whatever happens, and whoever else writes it.
+
+    Raises UserError where the disk is full or the folder cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise UserError(cannot_write(path, error)) from None
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    return (
+        f"cannot write {path}: {error.strerror or error}; mend that and start again: "
+        "all finished runs and checkpoints are kept"
+    )

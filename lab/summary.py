@@ -1,0 +1,280 @@
+"""What the runs of an experiment say together, in numbers: the content of summary.json."""
+
+import math
+import statistics
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from scipy.special import stdtrit
+
+from data import UserError
+from train import CURVES, all_settings
+
+# what a summary's runs leave out, because their group or the whole summary tells it
+NOT_IN_SUMMARY = ("run", "code", "environment", "trained", "gradients")
+FINAL = ("final_train_loss", "final_train_accuracy", "test_loss", "test_accuracy")
+SIGNIFICANCE = 0.05  # a Holm-corrected p below this makes a difference more than noise
+
+Record = dict[str, Any]  # a finished run, as it stands in its file
+
+
+def summarise(
+    experiment: str,
+    description: str,
+    settings: dict[str, Any],
+    records: dict[str, list[Record]],
+    candidates: Sequence[str] | None = None,
+    comparisons: Sequence[tuple[str, str]] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """The content of summary.json: every group of runs with its mean, spread and runs.
+
+    description is a script's docstring: "Experiment 1.1, topic: question?", then the method.
+    candidates are the labels that the best is chosen from; by default all. comparisons are pairs
+    (label, label to subtract); by default the best minus every other candidate. more is added:
+    findings, tables, rehearsal, finished ({"runs": n, "of": m} in a half-way report), and others.
+    """
+    records = {label: group for label, group in records.items() if group}
+    every = [record for group in records.values() for record in group]
+    first, method, *_ = [*(" ".join(part.split()) for part in description.split("\n\n")), ""]
+    title, colon, question = first.partition(": ")
+    groups = [summarise_group(label, group) for label, group in records.items()]
+    candidates = [c for c in (records if candidates is None else candidates) if c in records]
+    winner = best([group for group in groups if group["label"] in candidates])
+    if not comparisons and winner:
+        comparisons = [(winner, label) for label in candidates if label != winner]
+    pairs = [(one, other) for one, other in comparisons if one in records and other in records]
+    summary = {
+        "experiment": experiment,
+        "title": title.removeprefix("Experiment ").replace(",", "", 1) if colon else experiment,
+        "question": question[:1].upper() + question[1:] if colon else first,
+        "method": method,
+        "settings": settings,
+        "code": common(record["code"] for record in every),
+        "environment": {
+            key: common(record["environment"].get(key) for record in every)
+            for key in every[0]["environment"]
+        },
+        "seconds": wall_seconds(every),
+        "groups": groups,
+        "candidates": candidates,
+        "best": winner,
+        "comparisons": judge([compare(a, records[a], b, records[b]) for a, b in pairs]),
+    }
+    return {"rehearsal": False, "finished": None, "findings": [], "tables": {}} | summary | more
+
+
+def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
+    """One setting over all its seeds. Runs that diverged are counted and left out of the means."""
+    sound = [record for record in records if record["diverged_at_epoch"] is None]
+    settings = without_seed(all_settings(records[0]["run"]))
+    # a run that validates on the images that it trains on has no generalisation gap
+    gaps = [] if settings["overfit_images"] else [generalisation_gap(record) for record in sound]
+    gradients = [record["gradients"] for record in sound if record.get("gradients")]
+    group = {
+        "label": label,
+        "settings": settings,
+        "seeds": [record["seed"] for record in records],
+        "diverged": len(records) - len(sound),
+        "gap": spread(gaps),
+        **({"gradients": summarise_gradients(gradients)} if gradients else {}),
+        "runs": [
+            {key: value for key, value in record.items() if key not in NOT_IN_SUMMARY}
+            for record in records
+        ],
+    }
+    for name in FINAL:
+        group[name] = spread([record[name] for record in sound])
+        if name.endswith("loss"):
+            del group[name]["ci95"]
+    epochs = range(len(records[0]["train_loss"]))
+    curves = {n: [spread([r[n][epoch] for r in sound]) for epoch in epochs] for n in CURVES}
+    for key in ("mean", "std"):
+        group[key] = {name: [point[key] for point in curve] for name, curve in curves.items()}
+    return group
+
+
+def generalisation_gap(record: Record) -> float | None:
+    """Training minus validation accuracy after the last epoch; None for a run that diverged.
+
+    Both are measured with the same weights, without dropout and augmentation, so that settings with
+    and without them can be compared. The curve of training accuracy is measured during training.
+    """
+    if record["diverged_at_epoch"] is not None:
+        return None
+    return record["final_train_accuracy"] - record["val_accuracy"][-1]
+
+
+def roughness(record: Record) -> float | None:
+    """Mean absolute change of validation accuracy into each epoch of training's second half.
+
+    None for a run that diverged, or that has one epoch only.
+    """
+    if record["diverged_at_epoch"] is not None or len(record["val_accuracy"]) < 2:
+        return None
+    changes = [abs(after - before) for before, after in pairwise(record["val_accuracy"])]
+    return statistics.fmean(changes[(len(changes) - 1) // 2 :])
+
+
+def without_seed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that all runs of a group share, and so do the runs that they start from."""
+    return {
+        key: without_seed(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key != "seed"
+    }
+
+
+def summarise_gradients(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Gradient statistics of the same form as one seed's, but with mean and std over the seeds.
+
+    Each list of one number a tensor becomes {"mean": [...], "std": [...]}; in "history" only the
+    means are kept, and "parameters" stays the list of names.
+    """
+
+    def over_seeds(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], dict):
+            return {key: over_seeds([value[key] for value in values]) for key in values[0]}
+        if values[0] and isinstance(values[0][0], list | dict):
+            return [over_seeds(items) for items in zip(*values, strict=True)]
+        spreads = [spread(numbers) for numbers in zip(*values, strict=True)]
+        return {key: [point[key] for point in spreads] for key in ("mean", "std")}
+
+    names = seeds[0]["parameters"]
+    summary = over_seeds([{k: v for k, v in seed.items() if k != "parameters"} for seed in seeds])
+    for statistic, epochs in summary["history"].items():
+        summary["history"][statistic] = [epoch["mean"] for epoch in epochs]
+    return {"parameters": names} | summary
+
+
+def paired(
+    ours: Sequence[Record], theirs: Sequence[Record], measure: Callable[[Record], float | None]
+) -> dict[int, float]:
+    """{seed: difference of what is measured}, where both groups have a number for the seed."""
+    other = {record["seed"]: measure(record) for record in theirs}
+    values = [(record["seed"], measure(record), other.get(record["seed"])) for record in ours]
+    return {seed: a - b for seed, a, b in values if a is not None and b is not None}
+
+
+def compare(
+    label: str, ours: Sequence[Record], minus: str, theirs: Sequence[Record]
+) -> dict[str, Any]:
+    """The differences of test accuracy and generalisation gap of two groups, paired by seed.
+
+    "left_out" are the seeds of both of which one or both runs diverged. p is that of the paired
+    t-test of test accuracy; None where the groups were not all trained on one device.
+    """
+    pairs = paired(ours, theirs, lambda record: record["test_accuracy"])
+    differences = list(pairs.values())
+    both = {record["seed"] for record in ours} & {record["seed"] for record in theirs}
+    devices = {record["environment"]["device"] for record in [*ours, *theirs]}
+    return {
+        "label": label,
+        "minus": minus,
+        "seeds": list(pairs),
+        "differences": differences,
+        "left_out": sorted(both - pairs.keys()),
+        "test_accuracy": spread(differences),
+        "gap": spread(list(paired(ours, theirs, generalisation_gap).values())),
+        "p": paired_p(differences) if len(devices) == 1 else None,
+    }
+
+
+def paired_p(differences: Sequence[float]) -> float | None:
+    """The two-sided p of the paired t-test: None for fewer than two pairs, 1 if all are zero."""
+    if len(differences) < 2:
+        return None
+    if not any(differences):
+        return 1.0
+    from scipy.stats import ttest_1samp  # takes a second, which the start of a sweep is spared
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # equal differences: p is (almost) zero
+        return float(ttest_1samp(differences, 0).pvalue)
+
+
+def judge(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A report's comparisons with "p_holm", p after Holm's correction (1979), and "verdict".
+
+    Both are None where p is undefined. Such a pair is not counted by the correction.
+    """
+    judged = [pair | {"p_holm": None, "verdict": None} for pair in pairs]
+    order = sorted((pair for pair in judged if pair["p"] is not None), key=lambda pair: pair["p"])
+    highest = 0.0
+    for rank, pair in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * pair["p"]))
+        better = pair["label"] if pair["test_accuracy"]["mean"] > 0 else pair["minus"]
+        verdict = f"{better} is better" if highest < SIGNIFICANCE else "within noise"
+        pair |= {"p_holm": highest, "verdict": verdict}
+    return judged
+
+
+def against_published(
+    records: dict[str, list[Record]], published: dict[str, list[Record]]
+) -> list[dict[str, Any]]:
+    """How far results agree with published ones: compare() for every setting that is in both.
+
+    Only equal runs are paired. "first_loss" is the largest absolute difference of the first epoch's
+    training loss, in nats: 0.0 means equal to the last bit.
+    """
+    found = []
+    for label, group in records.items():
+        theirs = {record["seed"]: record for record in published.get(label, [])}
+        ours = [r for r in group if r["seed"] in theirs and theirs[r["seed"]]["run"] == r["run"]]
+        if ours:
+            rest = [theirs[record["seed"]] for record in ours]
+            losses = paired(ours, rest, lambda record: record["train_loss"][0]).values()
+            largest = max(map(abs, losses), default=None)
+            found.append(compare(label, ours, "published", rest) | {"first_loss": largest})
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, sample standard deviation, and half-width of Student's 95% interval of the mean.
+
+    None where there are too few values: one has no spread, none has no mean.
+    """
+    n = len(values)
+    if n < 2:
+        return {"mean": values[0] if n else None, "std": None, "ci95": None}
+    std = statistics.stdev(values)
+    ci95 = float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n)
+    return {"mean": statistics.fmean(values), "std": std, "ci95": ci95}
+
+
+def best(groups: Sequence[dict[str, Any]]) -> str | None:
+    """The label with the highest mean validation accuracy at the last epoch."""
+    ends = {group["label"]: group["mean"]["val_accuracy"][-1] for group in groups}
+    sound = [label for label, end in ends.items() if end is not None]
+    return max(sound, key=ends.get, default=None)
+
+
+def best_label(records: dict[str, list[Record]]) -> str:
+    """The label of the best of several groups of records. Raises UserError if all diverged."""
+    found = best([summarise_group(label, group) for label, group in records.items()])
+    if found is None:
+        raise UserError(f"every run of {', '.join(records)} diverged: lower the learning rate")
+    return found
+
+
+def common(values: Iterable[Any]) -> Any:
+    """The value that all have, or the list of the different ones."""
+    different = list(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else different
+
+
+def in_words(value: Any) -> str:
+    """What common() found, or any list, for a sentence: "a, b and c"."""
+    words = [str(item) for item in (value if isinstance(value, list) else [value])]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def wall_seconds(records: Sequence[Record]) -> float:
+    """For how long at least one of the runs was being trained: the union of their intervals."""
+    total, end = 0.0, -math.inf
+    for begun, ended in sorted(tuple(span) for record in records for span in record["trained"]):
+        total += max(0.0, ended - max(begun, end))
+        end = max(end, ended)
+    return total

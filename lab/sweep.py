@@ -1,0 +1,437 @@
+"""Carrying out a sweep: every core or GPU trains runs until all are finished.
+
+Each worker process walks the same list and claims the runs that nobody has finished or claimed, so
+that the results folder is all that workers, and sweeps started side by side, need to share. A core
+takes one run at a time; a GPU takes an equal share of all and trains it together (engine.py).
+"""
+
+import dataclasses
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import train as training
+from data import Dataset
+from lab import distributed, download, engine, provenance
+from lab.records import Recorder
+from lab.store import Store, label
+from train import Run, Training, UserError
+
+REPORT_SECONDS = 0.5  # between a worker's reports of progress
+ESTIMATE_SECONDS = 3.0  # of training before the time is estimated
+PLAIN_LINE_SECONDS = 30.0  # between lines where the output is not a terminal
+BUSY_SECONDS = 2.0  # between looks at runs that another sweep is training
+
+
+class Interrupted(UserError):
+    """The user stopped the sweep (Ctrl-C or SIGTERM); the text says what is kept."""
+
+
+def load_data(name: str) -> Dataset:
+    """The data set of this name, on the CPU; CIFAR-10 is found or downloaded, and checked."""
+    folder = download.cifar10() if name == "cifar10" else download.data_folder()
+    return training.data_sets()[name](folder)
+
+
+def train(
+    runs: Sequence[Run],
+    store: Store,
+    device: str | None = None,
+    fresh: bool = False,
+    weights: bool = False,
+) -> None:
+    """Train every run that is not finished yet, on every core or GPU; the results go to store.
+
+    device is "cpu", "cuda" (all GPUs), "cuda:N", or None for the GPUs if there are any. With fresh,
+    what is finished is moved out of the way and trained again. With weights, a run is finished only
+    if its trained weights are there, too; runs that others start from are seen to first.
+
+    Raises UserError for what a user can mend, Interrupted on Ctrl-C or SIGTERM.
+    """
+    runs = list(dict.fromkeys(runs))
+    todo = runs if fresh else unfinished(runs, store, weights)
+    devices = distributed.on_all(lambda: worker_devices(device, len(distributed.share(todo))))
+    distributed.on_all(lambda: check(todo))
+    sources = list(dict.fromkeys(run.start for run in todo if run.start))
+    if missing := unfinished(sources, store, weights=True):
+        print(f"needed   trained networks to start from: {len(missing)} are not there")
+        train(missing, store, device, weights=True)
+    for run, record in zip(sources, load_records(sources, store), strict=True):
+        if record["diverged_at_epoch"] is not None:
+            raise UserError(f"{label(run)} diverged, so that no run can start from it")
+    if fresh:
+        distributed.on_first(lambda: store.replace(runs))
+    print(f"runs     {len(runs)}, of which {len(runs) - len(todo)} are finished")
+    if others := store.by_other_code(todo):
+        print(
+            f"         {others} of the others were trained before an edit of code that decides "
+            "numbers: they stay on disk and are trained again"
+        )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while todo:
+            share = distributed.share(todo)
+            distributed.on_all(partial(train_once, share, store, devices, weights))
+            todo = unfinished(todo, store, weights)
+            if todo:
+                distributed.on_first(partial(wait_for_others, todo, store, weights))
+    except KeyboardInterrupt:
+        left = sum(not store.is_finished(run, weights) for run in runs)
+        if distributed.rank() > 0:
+            raise Interrupted("") from None
+        raise Interrupted(
+            f"\nstopped: {len(runs) - left} of {len(runs)} runs are finished and kept, the others "
+            f"at their last checkpoint; the same command{' without --fresh' if fresh else ''} goes "
+            "on there"
+        ) from None
+
+
+def unfinished(runs: Sequence[Run], store: Store, weights: bool) -> list[Run]:
+    """The runs that are still to be trained, the same on every process of a sweep."""
+    finished = distributed.on_all(lambda: [store.is_finished(run, weights) or None for run in runs])
+    known = zip(runs, distributed.known_to_any(finished), strict=True)
+    return [run for run, is_finished in known if not is_finished]
+
+
+def load_records(runs: Sequence[Run], store: Store) -> list[dict[str, Any]]:
+    """The records of finished runs, the same on every process of a sweep."""
+    return distributed.known_to_any([store.load_record(run) for run in runs])
+
+
+def wait_for_others(todo: list[Run], store: Store, weights: bool) -> None:
+    """Sleep until all runs are finished, or one that another process had claimed is free again."""
+    print(f"waiting for {len(todo)} runs that another process on this folder is training")
+    while todo := [run for run in todo if not store.is_finished(run, weights)]:
+        for run in todo:
+            with store.claim(run) as free:
+                if free and not store.is_finished(run, weights):
+                    return
+        time.sleep(BUSY_SECONDS)
+
+
+def worker_devices(device: str | None, runs: int) -> list[str]:
+    """The device of each worker: all GPUs, or a thread for each core, as many as there are runs.
+
+    Of several processes that torchrun started each has one worker, on the GPU of its number.
+
+    Raises UserError for a device that is unknown or not there.
+    """
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if device is None:
+        device = "cuda" if gpus else "cpu"
+    local_rank = distributed.local_rank()
+    if device == "cpu":
+        if local_rank is not None:
+            return ["cpu"]
+        affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        return ["cpu"] * min(cores, runs)
+    if device == "cuda" and gpus:
+        if local_rank is None:
+            return gpus[:runs]
+        if local_rank >= len(gpus):
+            raise UserError(f"torchrun: use --nproc-per-node={len(gpus)}, a process for each GPU")
+        return [gpus[local_rank]]
+    if device in gpus:
+        return [device]
+    if device == "mps":
+        raise UserError("--device mps: on a Mac the study trains on the CPU: use --device cpu")
+    known = ", ".join(["cpu", *(["cuda", *gpus] if gpus else [])])
+    raise UserError(f"--device {device}: torch {torch.__version__} finds only {known} here")
+
+
+def check(runs: Sequence[Run]) -> None:
+    """See that the data are there and that the runs' batches and networks fit them.
+
+    Raises UserError where they do not.
+    """
+    alike = {dataclasses.replace(engine.architecture(run), start=None): run for run in runs}
+    data_sets = {run.dataset: load_data(run.dataset) for run in alike.values()}
+    for run in alike.values():
+        Training(dataclasses.replace(run, start=None), data_sets[run.dataset])
+
+
+def train_once(todo: list[Run], store: Store, devices: list[str], weights: bool) -> None:
+    """Start the workers and follow them until none has anything left to claim."""
+    if not todo:
+        return
+    places = len(devices) * distributed.size()
+    at_once = places if devices[0] == "cpu" else f"all that fit on {places} GPUs"
+    print(f"device   {provenance.device_name(devices[0])}, runs trained at once: {at_once}")
+    print(f"data     {todo[0].dataset}", flush=True)
+    context = worker_context(devices[0])
+    processes: dict[Connection, Any] = {}
+    # started with Ctrl-C ignored, and left so: the parent alone answers it and ends the workers
+    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for number, place in enumerate(devices):
+            receiver, sender = context.Pipe(duplex=False)
+            if place == "cpu":
+                batches = [[run] for run in todo]
+            else:  # a share of its own, then those of workers that did not get to theirs
+                shares = [todo[first :: len(devices)] for first in range(len(devices))]
+                batches = shares[number:] + shares[:number]
+            code = provenance.sources()
+            worker = context.Process(
+                target=work, args=(batches, weights, store, place, code, sender), daemon=True
+            )
+            worker.start()
+            sender.close()
+            processes[receiver] = worker
+    finally:
+        signal.signal(signal.SIGINT, answer)
+    progress = Progress(todo)
+    try:
+        follow(processes, progress)
+    finally:
+        progress.close()
+        for worker in processes.values():
+            worker.kill()  # safe at any moment, as every file is written whole or not at all
+            worker.join()
+
+
+def worker_context(device: str) -> Any:
+    """How workers are started: those on the CPU share one import of torch, where they can.
+
+    A process that has used CUDA must not be forked; Windows cannot fork.
+    """
+    if device != "cpu" or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lab.sweep"])
+    return context
+
+
+def follow(processes: dict[Connection, Any], progress: "Progress") -> None:
+    """Show what the workers report until the last one ends; say who died, once all have ended."""
+    current: dict[Connection, set[Run]] = {pipe: set() for pipe in processes}
+    died = []
+    running = dict(processes)
+    while running:
+        for pipe in wait(list(running)):
+            try:
+                kind, *words = pipe.recv()
+            except EOFError:
+                worker = running.pop(pipe)
+                worker.join()
+                if worker.exitcode:
+                    died.append(how_it_died(worker, current[pipe]))
+                continue
+            if kind == "error":
+                raise UserError(words[0])
+            if kind == "say":
+                progress.say(words[0])
+            else:
+                run, finished = words[0], kind == "finished"
+                (current[pipe].discard if finished else current[pipe].add)(run)
+                if distributed.rank() == 0:  # of the first process's share, for all
+                    getattr(progress, kind)(*words)
+    if died:
+        raise UserError(
+            f"{'; '.join(died)}; the runs of the other processes are kept: start again, without "
+            "--fresh, to go on"
+        )
+
+
+def how_it_died(worker: Any, runs: set[Run]) -> str:
+    """What is known of a worker process that ended before its work did."""
+    code = worker.exitcode
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    labels = [label(run) for run in runs] or ["nothing"]
+    doing = f"while training {labels[0] if len(labels) == 1 else f'{len(labels)} runs'}"
+    memory = " (often too little memory)" if how == "signal SIGKILL" else ""
+    return f"worker process {worker.pid} died {doing}, {how}{memory}"
+
+
+class Progress:
+    """One bar for the sweep, or a plain line now and then where there is no terminal."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.done: dict[Run, float] = dict.fromkeys(runs, 0.0)  # epochs
+        self.started: set[Run] = set()
+        self.running: set[Run] = set()
+        self.images = 0.0  # trained on by this sweep
+        self.epochs = 0.0  # trained by this sweep
+        self.estimated = False
+        self.terminal = sys.stderr.isatty()
+        self.bar: tqdm | None = None
+        self.next_line = 0.0
+
+    def progress(self, run: Run, done: float, images: int, accuracy: float | None) -> None:
+        """Note that a run has now trained for so many epochs of so many images.
+
+        accuracy is that of validation after the last whole epoch.
+        """
+        now = time.monotonic()
+        if self.bar is None:  # the clock starts with the first step, not with the start-up
+            self.first_step = now
+            self.bar = tqdm(
+                total=sum(run.epochs for run in self.done),
+                delay=0 if self.terminal else math.inf,
+                bar_format="{percentage:3.0f}%|{bar:20}| {n:.1f}/{total:.0f} epochs "
+                "[{elapsed}<{remaining}{postfix}]",
+                smoothing=0,
+                dynamic_ncols=True,
+            )
+        step = done - self.done[run]
+        self.done[run] = done
+        if run in self.started:
+            self.images += step * images
+            self.epochs += step
+        else:  # what a checkpoint brings is no work of this sweep
+            self.started.add(run)
+            self.bar.initial += step
+        self.running.add(run)
+        rate = self.images / max(now - self.first_step, 1e-9)
+        learned = "" if accuracy is None else f", validation {100 * accuracy:.1f}%"
+        self.bar.set_postfix_str(
+            f"{rate:,.0f} images/s, {len(self.running)} at once, "
+            f"epoch {max(1, math.ceil(done))}/{run.epochs} of {label(run)}{learned}",
+            refresh=False,
+        )
+        self.bar.n = min(sum(self.done.values()), self.bar.total)
+        if self.terminal:
+            self.bar.refresh()
+        seconds = now - self.first_step
+        if not self.estimated and self.images and seconds >= ESTIMATE_SECONDS:
+            self.estimated = True
+            left = (self.bar.total - self.bar.n) / self.epochs * seconds
+            self.say(
+                f"time     about {in_words(left)}, at {rate:,.0f} images/s over the first steps; "
+                "Ctrl-C keeps what is done"
+            )
+        elif not self.terminal and now >= self.next_line and self.estimated:
+            self.next_line = now + PLAIN_LINE_SECONDS
+            self.say(str(self.bar))
+
+    def finished(self, run: Run, record: dict[str, Any] | None) -> None:
+        """Say what a run has come to. record is None where another process has finished it."""
+        if self.bar:
+            done = run.epochs if record is None else count_epochs(record)
+            self.bar.total -= run.epochs - done  # a run that diverged leaves epochs out
+        self.running.discard(run)
+        if record is None:
+            return
+        if record["diverged_at_epoch"] is not None:
+            self.say(f"diverged {label(run)} in epoch {record['diverged_at_epoch'] + 1}")
+        else:
+            validation, test = record["val_accuracy"][-1], record["test_accuracy"]
+            self.say(
+                f"finished {label(run)}: validation {100 * validation:.2f}%, test {100 * test:.2f}%"
+            )
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        if self.terminal:
+            tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is None:
+            return
+        if not self.terminal:
+            self.say(str(self.bar))
+        self.bar.close()
+
+
+def count_epochs(record: dict[str, Any]) -> int:
+    """For how many epochs a run trained before it ended or diverged."""
+    return sum(value is not None for value in record["train_loss"])
+
+
+def in_words(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def work(
+    batches: list[list[Run]],
+    weights: bool,
+    store: Store,
+    device: str,
+    code: dict[str, str],
+    pipe: Connection,
+) -> None:
+    """A worker process: train what can be claimed of each batch, and report through the pipe."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        if code != provenance.read_sources():
+            raise UserError("the code was edited while the sweep started: start it again")
+        if device != "cpu":
+            torch.cuda.set_device(device)
+        store.say = lambda line: pipe.send(("say", line))
+        provenance.environment(device)  # asks git now, as the code is that of now
+        datasets: dict[str, Dataset] = {}
+        for batch in batches:
+            with ExitStack() as claims:
+                claimed = [run for run in batch if claims.enter_context(store.claim(run))]
+                todo = [run for run in claimed if not store.is_finished(run, weights)]
+                for run in todo:
+                    if run.dataset not in datasets:
+                        datasets[run.dataset] = load_data(run.dataset).to(device)
+                reporter = Reporter(pipe.send)
+                if device == "cpu":
+                    for run in todo:
+                        train_alone(run, datasets[run.dataset], store, reporter)
+                else:
+                    engine.train(todo, datasets, store, reporter)
+                for run in set(claimed) - set(todo):
+                    pipe.send(("finished", run, None))
+    except UserError as error:
+        pipe.send(("error", str(error)))
+
+
+def train_alone(run: Run, dataset: Dataset, store: Store, reporter: "Reporter") -> None:
+    """Train one run by the plain loop and keep its record."""
+    recorder = Recorder(run, dataset, store)
+    watch = recorder.gradients and recorder.gradients.watch
+    logits = training.train(
+        recorder.training,
+        watch,
+        recorder.epoch_ended,
+        lambda done: reporter.progress(recorder.training, done),
+    )
+    reporter.finished(run, recorder.finish(logits))
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it has ended, however that did."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+class Reporter:
+    """Passes on at most one report on a run every REPORT_SECONDS, and the first and last."""
+
+    def __init__(self, send: Callable[[tuple], None]) -> None:
+        self.send = send
+        self.sent: dict[Run, float] = {}  # when
+
+    def progress(self, of: Training, done: float) -> None:
+        """Report that a run has trained for so many epochs."""
+        now, last = time.monotonic(), self.sent.get(of.run, -math.inf)
+        if now - last >= REPORT_SECONDS or done == of.run.epochs:
+            self.sent[of.run] = now
+            accuracies = of.curves["val_accuracy"]
+            accuracy = accuracies[-1] if accuracies else None
+            self.send(("progress", of.run, done, of.images_per_epoch, accuracy))
+
+    def finished(self, run: Run, record: dict[str, Any]) -> None:
+        """Report what a run has come to."""
+        self.send(("finished", run, record))
