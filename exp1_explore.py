@@ -3,8 +3,8 @@
 BaselineNet is trained at rates over five powers of ten, from those that break training to those
 that hardly train, from five seeds on the split of 1.1, which shares the runs at two of the rates.
 The suggested range is the unbroken row of rates around the best whose mean validation accuracy
-after the last epoch is within RANGE_MARGIN of the best's. Rates at which most runs diverge are
-left out.
+after the last epoch is within RANGE_MARGIN of the best's. Rates at which half of the runs or more
+diverge are left out.
 
     python exp1_explore.py            # 35 runs of 50 epochs, 10 of which are among those of 1.1
     python exp1_explore.py --quick    # a rehearsal without CIFAR-10, in under a minute
@@ -13,7 +13,7 @@ left out.
 from itertools import groupby
 
 import lab
-from lab import Experiment, Groups, Records
+from lab import Experiment, Groups, Records, UserError
 from lab.summary import best_label, spread
 
 EPOCHS = 50
@@ -71,6 +71,8 @@ def suggested_range(records: Records, margin: float) -> list[float] | None:
 
 
 def main(experiment: Experiment) -> None:
+    if not isinstance(RANGE_MARGIN, int | float) or RANGE_MARGIN < 0:
+        raise UserError(f"RANGE_MARGIN = {RANGE_MARGIN!r}: must be a number, at least 0")
     records = experiment.train(runs())
     suggested = suggested_range(records, RANGE_MARGIN)
     finding = "No range of learning rates is suggested: most runs diverged at every rate."

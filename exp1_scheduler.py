@@ -42,7 +42,12 @@ def exponential_decay(first: float, factor: float) -> Schedule:
 
 
 def trained_schedules() -> dict[str, Schedule]:
-    """The schedules that are trained, by label. One more entry is one more schedule."""
+    """The schedules that are trained, by label. One more entry is one more schedule.
+
+    Raises UserError where STEP_EPOCHS makes no sense.
+    """
+    if not isinstance(STEP_EPOCHS, int) or not 1 <= STEP_EPOCHS < EPOCHS:
+        raise UserError(f"STEP_EPOCHS = {STEP_EPOCHS!r}: must be from 1 to below EPOCHS = {EPOCHS}")
     first = INITIAL_LEARNING_RATE
     smooth = inverse_time(first, DECAY_RATE)
     drops = max(1, (EPOCHS - 1) // STEP_EPOCHS)
@@ -83,11 +88,10 @@ def runs() -> Groups:
 
 
 def main(experiment: Experiment) -> None:
-    if not isinstance(STEP_EPOCHS, int) or not 1 <= STEP_EPOCHS < EPOCHS:
-        raise UserError(f"STEP_EPOCHS = {STEP_EPOCHS!r}: must be from 1 to below EPOCHS = {EPOCHS}")
+    scheduled = runs()  # first, so that a bad constant is named before hours of training
     fixed = experiment.train(exp1_lr)
     best = best_label(fixed)
-    trained = experiment.train(runs())
+    trained = experiment.train(scheduled)
     schedules = trained_schedules() | other_schedules()
     experiment.report(
         {best: fixed[best]} | trained,

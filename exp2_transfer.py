@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import exp1_lr
 import exp2_dropout
 import lab
-from lab import Experiment, Groups, Record, UserError
+from lab import Experiment, Groups, Record, UserError, constants
 from lab.summary import best_label
 from train import Run
 
@@ -67,6 +67,7 @@ def finer_runs(sources: Sequence[Run]) -> Groups:
 
 def runs() -> Groups:
     """The retrained models without dropout, which are known beforehand."""
+    check_constants()
     plain = [run for run in exp2_dropout.runs()[PLAIN] if run.seed in SEEDS]
     return {f"retrained, {PLAIN}": retrained(plain, CONVOLUTIONS, LEARNING_RATE)} | finer_runs(
         plain
@@ -75,6 +76,7 @@ def runs() -> Groups:
 
 def check_constants() -> None:
     """Raises UserError where this script's constants or those of 2.1 leave nothing to compare."""
+    constants.check_constants("exp2_dropout.py", vars(exp2_dropout))
     rates, divisor = exp2_dropout.DROPOUT_RATES, FINE_TUNING_DIVISOR
     if 0 not in rates or len(rates) == 1:
         raise UserError("DROPOUT_RATES in exp2_dropout.py: must hold 0 and at least one other rate")
@@ -85,8 +87,8 @@ def check_constants() -> None:
 
 
 def main(experiment: Experiment) -> None:
+    check_constants()  # before hours of training
     fixed, whole = experiment.train(exp1_lr), experiment.train(exp2_dropout)
-    check_constants()
     untouched = best_label(fixed)
     dropped = best_label({label: whole[label] for label in whole if label != PLAIN})
     starts = {label: sources(label, whole[label]) for label in (PLAIN, dropped)}

@@ -43,12 +43,12 @@ def run(point: Point, seed: int) -> Run:
     )
 
 
-def runs(side: int = GRID_SIDE) -> Groups:
+def runs() -> Groups:
     """Both searches: the first point that each tries in each repeat, the second, and so on."""
     ranges = (LEARNING_RATE_RANGE, MOMENTUM_RANGE)
     walks = {
-        "random": [sample(*ranges, side**2, seed) for seed in SEARCH_SEEDS],
-        "grid": [grid(*ranges, side, seed) for seed in SEARCH_SEEDS],
+        "random": [sample(*ranges, GRID_SIDE**2, seed) for seed in SEARCH_SEEDS],
+        "grid": [grid(*ranges, GRID_SIDE, seed) for seed in SEARCH_SEEDS],
     }
     return {
         f"{search}, point {n}": list(map(run, points, SEARCH_SEEDS))
@@ -72,7 +72,7 @@ def main(experiment: Experiment) -> None:
         raise UserError(f"GRID_SIDE = {GRID_SIDE!r}: must be a whole number, at least 2")
     if not set(SEARCH_SEEDS).isdisjoint(SEEDS):
         raise UserError(f"SEARCH_SEEDS = {SEARCH_SEEDS}: must hold none of SEEDS = {SEEDS}")
-    tried = experiment.train(runs(experiment.constants["GRID_SIDE"]))
+    tried = experiment.train(runs())
     search = {
         name: summarise_search([group for label, group in tried.items() if label.startswith(name)])
         for name in ("random", "grid")

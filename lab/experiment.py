@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,7 +59,7 @@ class Experiment:
         fresh = self.options.fresh
         if isinstance(groups, ModuleType):
             script, fresh = Path(groups.__file__), False
-            check_constants(script.name, vars(groups))
+            distributed.on_all(partial(check_constants, script.name, vars(groups)))
             print(f"needed   the runs of {script.name}, which {self.script} shares")
             groups = groups.runs()
         if self.options.quick:
@@ -180,7 +181,7 @@ def show_so_far(experiment: Experiment, groups: Groups) -> None:
 
 def run(
     main: Callable[[Experiment], None],
-    script: Mapping[str, Any],
+    script: dict[str, Any],
     quick: Mapping[str, Any] | None = None,
 ) -> None:
     """Run an experiment script, and end the process as the user expects.
@@ -203,7 +204,9 @@ def run(
         provenance.sources()  # read once: an edit during a sweep is noticed
         if options.quick:
             print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
-            constants |= {name: min(constants[name], most) for name, most in (quick or {}).items()}
+            shorter = {name: min(constants[name], most) for name, most in (quick or {}).items()}
+            constants |= shorter
+            script.update(shorter)
         experiment = Experiment(path, description, constants, options)
         if options.so_far:
             groups = script["runs"]()

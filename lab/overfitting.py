@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
-from lab.summary import Record, compare, spread, summarise_group
+from lab.summary import Record, Records, compare, spread, summarise_group
 from lab.tables import interval, named, percent, seeds_in_words, signed
 from train import all_settings
+
+Curve = Sequence[float | None]  # one number an epoch, None once the run has diverged
 
 
 def stage(
@@ -18,8 +21,8 @@ def stage(
 ) -> dict[str, Any]:
     """After how many steps each seed of a group had learned what it trains on; None: it had not.
 
-    Learned means at least this accuracy and, where one is given, a loss below this (nats), at the
-    end of an epoch: measured after it where a run validates on its training images, else during it.
+    Learned means at least this accuracy and, where one is given, a loss below this (nats), measured
+    after an epoch where a run validates on its training images, else during it.
     """
     run = all_settings(records[0]["run"])
     part = "val" if run["overfit_images"] else "train"
@@ -42,20 +45,15 @@ def stage(
     }
 
 
-def first_epoch(
-    accuracies: Sequence[float | None],
-    losses: Sequence[float | None],
-    accuracy: float,
-    loss: float | None,
-) -> int | None:
-    """The first epoch, counted from 1, with at least this accuracy and less than this loss."""
-    for epoch, (reached, left) in enumerate(zip(accuracies, losses, strict=True), 1):
-        if reached is not None and reached >= accuracy and (loss is None or left < loss):
+def first_epoch(reached: Curve, left: Curve, accuracy: float, loss: float | None) -> int | None:
+    """The first epoch, from 1, that reached this accuracy and left less than this loss."""
+    for epoch, (one, other) in enumerate(zip(reached, left, strict=True), 1):
+        if one is not None and one >= accuracy and (loss is None or other < loss):
             return epoch
     return None
 
 
-def overfits_after(val_losses: Sequence[float | None]) -> int | None:
+def overfits_after(val_losses: Curve) -> int | None:
     """The epoch, counted from 1, of the lowest validation loss; None if that is the last."""
     losses = [math.inf if loss is None else loss for loss in val_losses]
     lowest = losses.index(min(losses)) + 1
@@ -73,8 +71,7 @@ def learned(stage: dict[str, Any]) -> str:
     took, end = [n for n in stage["steps"] if n is not None], stage["train_accuracy"]
     reached = f"reached by {len(took)} of {len(stage['steps'])} seeds"
     if took:
-        mean = sum(took) / len(took)
-        reached += f", after {min(took):,} to {max(took):,} steps (mean {mean:,.1f})"
+        reached += f", after {min(took):,} to {max(took):,} steps (mean {fmean(took):,.1f})"
     goal = f"{100 * stage['accuracy']:g}% training accuracy"
     what = f"The whole split ({stage['label']})"
     if stage["by_heart"]:
@@ -92,7 +89,7 @@ def learned(stage: dict[str, Any]) -> str:
     )
 
 
-def overfitting(records: dict[str, list[Record]], baseline: str) -> list[str]:
+def overfitting(records: Records, baseline: str) -> list[str]:
     """When validation loss begins to rise, and how settings change the gap; sentences."""
     rising, falling, gaps = [], [], []
     for label, group in records.items():

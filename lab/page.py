@@ -74,7 +74,7 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
     }
     told = sum(pair["verdict"] not in (None, "within noise") for pair in pairs)
     uncorrected = sum(pair["p"] is not None and pair["p"] < SIGNIFICANCE for pair in pairs)
-    widths = [100 * (group["test_accuracy"]["ci95"] or 0) for group in groups]
+    widths = [100 * g["test_accuracy"]["ci95"] for g in groups if g["test_accuracy"]["ci95"]] or [0]
     devices: dict[str, list[str]] = {}
     for summary in summaries:
         device = in_words(summary["environment"]["device"])

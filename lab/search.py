@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.summary import Record, spread
+from lab.summary import Record, Records, spread
 from lab.tables import interval, percent, signed
 from train import all_settings
 
@@ -97,12 +97,10 @@ def best_so_far(accuracies: Sequence[float | None]) -> list[float | None]:
     return [max((one for one in head if one is not None), default=None) for head in heads]
 
 
-def search_in_words(
-    searches: dict[str, dict[str, Any]], records: dict[str, list[Record]]
-) -> list[str]:
+def search_in_words(searches: dict[str, dict[str, Any]], records: Records) -> list[str]:
     """What each search found, how its winner did from fresh seeds, and how the searches differ.
 
-    records holds the winners' runs from fresh seeds, under "NAME OF THE SEARCH, ...".
+    records holds the runs of each search's winner from fresh seeds.
     """
     found = []
     for name, search in searches.items():
@@ -110,18 +108,17 @@ def search_in_words(
         if not (best := search["winner"]):
             found.append(f"Every run of the {name} search diverged.")
             continue
-        again = next(group for label, group in records.items() if label.startswith(f"{name}, "))
-        ends = [run["val_accuracy"][-1] for run in again if run["diverged_at_epoch"] is None]
+        ends = [r["val_accuracy"][-1] for r in records[name] if r["diverged_at_epoch"] is None]
         after = "all its runs from fresh seeds diverged"
         if (mean := spread(ends)["mean"]) is not None:
             after = f"its mean from {len(ends)} fresh seeds is {percent(mean)}"
         highest = percent(*(search["best_so_far"][key][-1] for key in ("mean", "std")))
         found.append(
             f"A {name} search of {len(search['repeats'][0]['points'])} runs finds {highest} "
-            f"validation accuracy; {len(sound) - sum(sound)} of {len(sound)} runs diverged. Its "
-            f"winner, learning rate {best['learning_rate']:.3g} and momentum {best['momentum']:.3g}, "
-            f"has {percent(best['val_accuracy'])}. That is the highest of {sum(sound)} noisy numbers "
-            f"and tends to be too high: {after}."
+            f"validation accuracy; {sound.count(False)} of {len(sound)} runs diverged. Its winner, "
+            f"learning rate {best['learning_rate']:.3g} and momentum {best['momentum']:.3g}, has "
+            f"{percent(best['val_accuracy'])}. The highest of {sum(sound)} noisy numbers tends to "
+            f"be too high: {after}."
         )
     for one, other in combinations(searches, 2):
         ends = [[r["best_so_far"][-1] for r in searches[name]["repeats"]] for name in (one, other)]

@@ -29,8 +29,9 @@ from train import Run, UserError, settings_of
 
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 STALE_SECONDS = 3600.0  # a partial file this old belongs to a process that was killed
-STUDY = {"batch_size": 64, "split": "standard"}  # at these values a label need not name the field
-UNNAMED = ("network", "learning_rate", "seed", "epochs", "start", "dataset")  # named otherwise
+# at these values a label need not name the field: digits are only for rehearsals
+STUDY = {"batch_size": 64, "split": "standard", "dataset": "digits"}
+UNNAMED = ("network", "learning_rate", "seed", "epochs", "start")  # named otherwise
 LONGEST_LABEL = 150  # characters, as a file's name may have 255
 
 
@@ -92,8 +93,9 @@ class Store:
     def find_record(self, run: Run) -> tuple[Path, dict[str, Any]] | None:
         """The file and the record of a finished run, or None."""
         for path in self._find(self.runs, f"{digest(run)}_epochs={run.epochs}", ".json", run):
+            content = read(path)
             try:
-                record = json.loads(read(path))
+                record = json.loads(content)
                 if is_whole(record, run):
                     return path, record
                 self._set_aside(path, "it does not hold this run")

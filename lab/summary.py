@@ -18,13 +18,14 @@ FINAL = ("final_train_loss", "final_train_accuracy", "test_loss", "test_accuracy
 SIGNIFICANCE = 0.05  # a Holm-corrected p below this makes a difference more than noise
 
 Record = dict[str, Any]  # a finished run, as it stands in its file
+Records = dict[str, list[Record]]  # by label
 
 
 def summarise(
     experiment: str,
     description: str,
     settings: dict[str, Any],
-    records: dict[str, list[Record]],
+    records: Records,
     candidates: Sequence[str] | None = None,
     comparisons: Sequence[tuple[str, str]] = (),
     **more: Any,
@@ -149,18 +150,14 @@ def summarise_gradients(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"parameters": names} | summary
 
 
-def paired(
-    ours: Sequence[Record], theirs: Sequence[Record], measure: Callable[[Record], float | None]
-) -> dict[int, float]:
+def paired(ours: list[Record], theirs: list[Record], measure: Callable) -> dict[int, float]:
     """{seed: difference of what is measured}, where both groups have a number for the seed."""
     other = {record["seed"]: measure(record) for record in theirs}
     values = [(record["seed"], measure(record), other.get(record["seed"])) for record in ours]
     return {seed: a - b for seed, a, b in values if a is not None and b is not None}
 
 
-def compare(
-    label: str, ours: Sequence[Record], minus: str, theirs: Sequence[Record]
-) -> dict[str, Any]:
+def compare(label: str, ours: list[Record], minus: str, theirs: list[Record]) -> dict[str, Any]:
     """The differences of test accuracy and generalisation gap of two groups, paired by seed.
 
     "left_out" are the seeds of both of which one or both runs diverged. p is that of the paired
@@ -211,9 +208,7 @@ def judge(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return judged
 
 
-def against_published(
-    records: dict[str, list[Record]], published: dict[str, list[Record]]
-) -> list[dict[str, Any]]:
+def against_published(records: Records, published: Records) -> list[dict[str, Any]]:
     """How far results agree with published ones: compare() for every setting that is in both.
 
     Only equal runs are paired. "first_loss" is the largest absolute difference of the first epoch's
@@ -251,7 +246,7 @@ def best(groups: Sequence[dict[str, Any]]) -> str | None:
     return max(sound, key=ends.get, default=None)
 
 
-def best_label(records: dict[str, list[Record]]) -> str:
+def best_label(records: Records) -> str:
     """The label of the best of several groups of records. Raises UserError if all diverged."""
     found = best([summarise_group(label, group) for label, group in records.items()])
     if found is None:

@@ -13,9 +13,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -32,6 +33,8 @@ from train import Run, Training, UserError
 REPORT_SECONDS = 0.5  # between a worker's reports of progress
 ESTIMATE_SECONDS = 3.0  # of training before the time is estimated
 PLAIN_LINE_SECONDS = 30.0  # between lines where the output is not a terminal
+SERVER = "forkserver"  # the way of starting workers that share one import of torch
+PRELOADED = ["lab.sweep", "torch._dynamo", "sklearn.metrics"]  # what a run imports on its way
 BUSY_SECONDS = 2.0  # between looks at runs that another sweep is training
 
 
@@ -63,6 +66,8 @@ def train(
     runs = list(dict.fromkeys(runs))
     todo = runs if fresh else unfinished(runs, store, weights)
     devices = distributed.on_all(lambda: worker_devices(device, len(distributed.share(todo))))
+    if todo and devices == ["cpu"] * len(devices):
+        start_server()  # its import of torch takes seconds, in which the data are checked here
     distributed.on_all(lambda: check(todo))
     sources = list(dict.fromkeys(run.start for run in todo if run.start))
     if missing := unfinished(sources, store, weights=True):
@@ -171,11 +176,10 @@ def train_once(todo: list[Run], store: Store, devices: list[str], weights: bool)
     at_once = places if devices[0] == "cpu" else f"all that fit on {places} GPUs"
     print(f"device   {provenance.device_name(devices[0])}, runs trained at once: {at_once}")
     print(f"data     {todo[0].dataset}", flush=True)
-    context = worker_context(devices[0])
+    method = SERVER if devices[0] == "cpu" and has_server() else "spawn"
+    context = multiprocessing.get_context(method)
     processes: dict[Connection, Any] = {}
-    # started with Ctrl-C ignored, and left so: the parent alone answers it and ends the workers
-    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with without_ctrl_c():
         for number, place in enumerate(devices):
             receiver, sender = context.Pipe(duplex=False)
             if place == "cpu":
@@ -190,8 +194,6 @@ def train_once(todo: list[Run], store: Store, devices: list[str], weights: bool)
             worker.start()
             sender.close()
             processes[receiver] = worker
-    finally:
-        signal.signal(signal.SIGINT, answer)
     progress = Progress(todo)
     try:
         follow(processes, progress)
@@ -202,16 +204,30 @@ def train_once(todo: list[Run], store: Store, devices: list[str], weights: bool)
             worker.join()
 
 
-def worker_context(device: str) -> Any:
-    """How workers are started: those on the CPU share one import of torch, where they can.
+def has_server() -> bool:
+    """Whether workers on the CPU can share one import of torch; not on Windows, which cannot fork.
 
-    A process that has used CUDA must not be forked; Windows cannot fork.
+    Workers on a GPU never do: a process that has used CUDA must not be forked.
     """
-    if device != "cpu" or "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lab.sweep"])
-    return context
+    return SERVER in multiprocessing.get_all_start_methods()
+
+
+def start_server() -> None:
+    """Start the process that CPU workers are forked from, without waiting for it."""
+    if has_server():
+        multiprocessing.get_context(SERVER).set_forkserver_preload(PRELOADED)
+        with without_ctrl_c():
+            forkserver.ensure_running()
+
+
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Processes started here ignore Ctrl-C: this one alone answers it, and ends them."""
+    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, answer)
 
 
 def follow(processes: dict[Connection, Any], progress: "Progress") -> None:
@@ -320,7 +336,11 @@ class Progress:
         """Say what a run has come to. record is None where another process has finished it."""
         if self.bar:
             done = run.epochs if record is None else count_epochs(record)
+            if record is None:
+                self.bar.initial += done - self.done[run]
+            self.done[run] = done
             self.bar.total -= run.epochs - done  # a run that diverged leaves epochs out
+            self.bar.n = min(sum(self.done.values()), self.bar.total)
         self.running.discard(run)
         if record is None:
             return

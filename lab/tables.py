@@ -11,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from lab.store import write
-from lab.summary import FINAL, Record, generalisation_gap, in_words
+from lab.summary import FINAL, Record, Records, generalisation_gap, in_words
 from train import CURVES, Run, all_settings
 
 GLOSSARY = """\
@@ -25,7 +25,7 @@ the two settings is better."""
 NEAR_CHANCE = 1.5  # times the accuracy of guessing: more than always naming one class can reach
 
 
-def save(summary: dict[str, Any], records: dict[str, list[Record]], folder: Path) -> list[Path]:
+def save(summary: dict[str, Any], records: Records, folder: Path) -> list[Path]:
     """Write summary.json, table.md and the CSV files into a folder; the paths.
 
     curves.csv counts epochs from 1. Its cells are empty from the epoch on in which a run diverged;
@@ -78,9 +78,8 @@ def table_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
             row |= {f"{name}_{key}": value for key, value in group[name].items()}
         if counts := summary.get("trainable_parameters"):
             row["trainable_parameters"] = counts.get(group["label"])
-        row["data"] = group["settings"]["dataset"] + (
-            " (rehearsal)" if summary["rehearsal"] else ""
-        )
+        rehearsal = " (rehearsal)" if summary["rehearsal"] else ""
+        row["data"] = group["settings"]["dataset"] + rehearsal
         rows.append(row | ({"finished": half_way(summary)} if summary["finished"] else {}))
     return rows
 
@@ -100,9 +99,8 @@ def table(summary: dict[str, Any], style: str = "github") -> str:
 
     settings, comparisons = [], []
     for row in table_rows(summary):
-        line = {
-            "setting": row["setting"] + (" (best)" if row["setting"] == summary["best"] else "")
-        }
+        best = " (best)" if row["setting"] == summary["best"] else ""
+        line = {"setting": row["setting"] + best}
         if "trainable_parameters" in row:
             count = row["trainable_parameters"]
             line["trainable parameters"] = "–" if count is None else f"{count:,}"
@@ -121,7 +119,7 @@ def table(summary: dict[str, Any], style: str = "github") -> str:
         comparisons.append(
             {"comparison": f"{pair['label']} minus {pair['minus']}", **difference(pair)}
             | {"p": ps[0], "p (Holm)": ps[1], "verdict": pair["verdict"] or none}
-            | {"gap": signed(pair["gap"]["mean"]), "95% CI of gap": interval(pair["gap"])}
+            | {"gap difference": signed(pair["gap"]["mean"]), "its 95% CI": interval(pair["gap"])}
         )
     rests = f" ({half_way(summary)})" if summary["finished"] else ""
     found = {"Settings": settings, "Comparisons": comparisons} | summary["tables"]
@@ -151,19 +149,13 @@ def against_published_lines(agreements: Sequence[dict[str, Any]]) -> str:
 
 def facts(summary: dict[str, Any]) -> str:
     """Epochs, seeds, device and code in one line, and what makes this report no finding."""
-    groups = summary["groups"]
-    found = {
-        "Epochs": sorted({len(group["mean"]["train_loss"]) for group in groups}),
-        "Seeds": sorted({len(group["seeds"]) for group in groups}),
-        "Device": summary["environment"]["device"],
-        "Code": summary["code"],
-    }
-    words = [f"{name}: {in_words(value)}." for name, value in found.items()]
-    if summary["finished"]:
-        words.insert(0, f"HALF-WAY: {half_way(summary)} are finished.")
-    if summary["rehearsal"]:
-        words.insert(0, "REHEARSAL on handwritten digits, not a finding.")
-    return " ".join(words)
+    epochs = sorted({len(group["mean"]["train_loss"]) for group in summary["groups"]})
+    seeds = sorted({len(group["seeds"]) for group in summary["groups"]})
+    device, code = in_words(summary["environment"]["device"]), in_words(summary["code"])
+    rehearsal = "REHEARSAL on handwritten digits, not a finding. " if summary["rehearsal"] else ""
+    rests = f"HALF-WAY: {half_way(summary)} are finished. " if summary["finished"] else ""
+    numbers = f"Epochs: {in_words(epochs)}. Seeds: {in_words(seeds)}. "
+    return f"{rehearsal}{rests}{numbers}Device: {device}. Code: {code}."
 
 
 def notes(summary: dict[str, Any]) -> str:
@@ -176,7 +168,7 @@ def answer(summary: dict[str, Any]) -> str:
     groups = {group["label"]: group for group in summary["groups"]}
     label, ranked = summary["best"], [named(one) for one in summary["candidates"]]
     if label is None:
-        return "There is no best setting, because every run diverged."
+        return "There is no best setting, because too many runs diverged."
     told: dict[str, list[str]] = {}
     for pair in summary["comparisons"]:
         if label in (pair["label"], pair["minus"]):
@@ -236,6 +228,22 @@ def at_the_edge(best: dict[str, Any], groups: Sequence[dict[str, Any]]) -> list[
             found.append(
                 f"Its {field.replace('_', ' ')}, {value:g}, is the {way}est that was tried; a "
                 f"{way}er one may be better."
+            )
+    return found
+
+
+def zero_gradients(records: Records) -> list[str]:
+    """Which settings' gradients are exactly zero in the first steps, from all seeds; sentences."""
+    found = []
+    for label, group in records.items():
+        seeds = [record["gradients"] for record in group if record.get("gradients")]
+        steps = zip(*(seed["by_step"] for seed in seeds), strict=True)
+        means = [list(zip(*(seed["mean"] for seed in step), strict=True)) for step in steps]
+        dead = [sum(not any(tensor) for tensor in tensors) for tensors in means]
+        if any(dead):
+            found.append(
+                f"The gradients of this many of {len(means[0])} parameter tensors are exactly zero "
+                f"in the first {len(dead)} steps of {named(label)}: {in_words(dead)}."
             )
     return found
 

@@ -1,13 +1,17 @@
 """What the tests share: small data, small runs, and results folders of their own."""
 
+import io
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from made_up import finish
 from project import SMALL, Project
 
 import data
@@ -93,13 +97,52 @@ def a_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     return Lab(tmp_path / "results", monkeypatch)
 
 
+@dataclass
+class Rehearsal:
+    """A script that was rehearsed to its end: its results folder and what it printed."""
+
+    root: Path
+    out: str
+    err: str
+
+
 @pytest.fixture(scope="session")
-def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results folder of a small rehearsal of 1.1 that was never interrupted. Copy it."""
-    root = tmp_path_factory.mktemp("rehearsed") / "results"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        assert Lab(root, monkeypatch).edit(exp1_lr, **SMALL).run(exp1_lr, "--quick") == 0
-    return root
+def rehearse(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rehearsal]:
+    """A function that rehearses a script with these constants, beside the results in `beside`.
+
+    1.1 has its small constants, and a script is rehearsed once for all tests of a file.
+    """
+
+    def once(
+        script: ModuleType,
+        *,
+        beside: Path | None = None,
+        quick: dict[str, Any] | None = None,
+        **constants: Any,
+    ) -> Rehearsal:
+        root = tmp_path_factory.mktemp(script.__name__) / "results"
+        if beside:
+            shutil.copytree(beside, root)
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            lab = Lab(root, patch).edit(exp1_lr, **SMALL).edit(script, **constants)
+            status = lab.run(script, "--quick", quick=quick)
+        assert status == 0, out.getvalue() + err.getvalue()
+        return Rehearsal(root, out.getvalue(), err.getvalue())
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def rehearsal_of_1_1(rehearse: Callable[..., Rehearsal]) -> Rehearsal:
+    """A small rehearsal of 1.1 that was never interrupted."""
+    return rehearse(exp1_lr)
+
+
+@pytest.fixture(scope="session")
+def rehearsed(rehearsal_of_1_1: Rehearsal) -> Path:
+    """The results folder of that rehearsal. Copy it to change it."""
+    return rehearsal_of_1_1.root
 
 
 @pytest.fixture
@@ -113,3 +156,36 @@ def finished(rehearsed: Path, a_lab: Lab) -> Lab:
 def project(tmp_path: Path) -> Project:
     """A copy of the project, to edit its code and to start it as users do."""
     return Project(tmp_path / "project").edit(**SMALL)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """A function that runs a script in a lab which must refuse it; the one line that it says."""
+
+    def run(lab: Lab, script: ModuleType, *options: str, **how: Any) -> str:
+        capsys.readouterr()
+        assert lab.run(script, *options, **how) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return run
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn, where figures are not the point."""
+    monkeypatch.setattr("lab.figures.draw", lambda summary, folder: [])
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """Runs are finished with made-up records as soon as they are to be trained; those runs."""
+    trained: list[Run] = []
+
+    def train(runs: list[Run], store: Store, device: str | None = None, fresh: bool = False) -> None:
+        todo = [run for run in dict.fromkeys(runs) if fresh or not store.is_finished(run)]
+        finish([run for one in todo for run in (one.start, one) if run], store)
+        trained.extend(todo)
+
+    monkeypatch.setattr("lab.sweep.train", train)
+    return trained

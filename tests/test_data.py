@@ -1,15 +1,18 @@
-"""Data: splits, normalisation and augmentation against torchvision and slow oracles."""
+"""Data: loading, splits, normalisation and augmentation against torchvision and slow oracles."""
 
 import hashlib
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torchvision import datasets, transforms
+from torchvision import transforms
 from torchvision.transforms import functional
 
 import data
-import runs
+import train
+from lab import download
 
 
 def digest(indices: torch.Tensor) -> str:
@@ -27,7 +30,7 @@ def digest(indices: torch.Tensor) -> str:
 )
 def test_splits_are_pinned_and_disjoint(split, sizes, digests):
     train, val = data.split_indices(split, 50_000)
-    assert (len(train), len(val)) == sizes == data.split_sizes("cifar10", split)
+    assert (len(train), len(val)) == sizes
     assert (digest(train), digest(val)) == digests
     assert sorted(torch.cat([train, val]).tolist()) == list(range(50_000))
 
@@ -39,8 +42,31 @@ def test_swapped_halves_swap():
     assert torch.equal(val, swapped_train)
 
 
-def test_every_split_of_a_run_is_defined():
-    assert tuple(data.TRAINING_FRACTIONS) == runs.SPLITS
+def test_a_few_images_are_the_first_of_the_split_and_validated_on():
+    for split in ("standard", "halves", "swapped halves"):
+        whole, _ = data.split_indices(split, 50_000)
+        few, validated = data.split_indices(split, 50_000, 64)
+        assert few.tolist() == validated.tolist() == whole[:64].tolist()
+    # never more than the split has
+    whole, _ = data.split_indices("standard", 1_500)
+    assert data.split_indices("standard", 1_500, 9_999)[0].tolist() == whole.tolist()
+
+
+def test_every_split_can_be_named_by_a_run(a_run):
+    for split in data.TRAINING_FRACTIONS:
+        assert a_run(split=split).split == split
+    assert list(data.TRAINING_FRACTIONS) == ["standard", "halves", "swapped halves"]
+
+
+def test_every_function_that_returns_a_dataset_is_a_data_set(a_run, monkeypatch):
+    assert train.data_sets() == {"cifar10": data.cifar10, "digits": data.digits}
+
+    def small(folder: Path) -> data.Dataset:
+        raise NotImplementedError
+
+    monkeypatch.setattr(data, "small", small, raising=False)
+    assert train.data_sets() == {"cifar10": data.cifar10, "digits": data.digits, "small": small}
+    assert a_run(dataset="small").dataset == "small"
 
 
 def test_normalise_is_torchvisions_to_the_last_bit():
@@ -79,7 +105,7 @@ def test_augment_is_torchvisions_pad_crop_and_flip_for_every_shift():
         images = image.repeat(81, 1, 1, 1)
         result = data.augment(images, torch.full((81,), mirrored), shifts)
         assert result.dtype == torch.uint8
-        assert torch.equal(images, image.repeat(81, 1, 1, 1))  # what is given stays as it is
+        assert torch.equal(images, image.repeat(81, 1, 1, 1))  # the argument stays as it is
         for (rows, columns), found in zip(shifts.tolist(), result, strict=True):
             expected = functional.crop(padded, 4 + rows, 4 + columns, 32, 32)
             expected = functional.hflip(expected) if mirrored else expected
@@ -98,19 +124,37 @@ def test_digits_rehearse_cifar10(digits):
     assert torch.equal(image[..., 0], image[..., 2])
 
 
-def test_cifar10_is_what_torchvision_reads(cifar10):
-    import conftest
+def test_cifar10_is_what_its_files_hold(cifar10):
+    """Unpickled here, batch by batch: each row is an image's red, green and blue plane."""
+    folder = download.data_folder() / "cifar-10-batches-py"
 
-    root = conftest.cifar10_root()
-    for train, images, labels in (
-        (True, cifar10.images, cifar10.labels),
-        (False, cifar10.test_images, cifar10.test_labels),
+    def unpickled(name):
+        return pickle.loads((folder / name).read_bytes(), encoding="bytes")
+
+    training = [unpickled(f"data_batch_{number}") for number in range(1, 6)]
+    for batches, images, labels in (
+        (training, cifar10.images, cifar10.labels),
+        ([unpickled("test_batch")], cifar10.test_images, cifar10.test_labels),
     ):
-        expected = datasets.CIFAR10(root, train=train, download=False)
-        assert np.array_equal(images.numpy(), expected.data)
-        assert labels.tolist() == expected.targets
-        assert list(cifar10.class_names) == expected.classes
+        planes = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32)
+        assert np.array_equal(images.numpy(), planes.transpose(0, 2, 3, 1))
+        assert labels.tolist() == [label for batch in batches for label in batch[b"labels"]]
+    names = unpickled("batches.meta")[b"label_names"]
+    assert cifar10.class_names == tuple(name.decode() for name in names)
+    assert cifar10.images.dtype == cifar10.test_images.dtype == torch.uint8
+    assert cifar10.labels.dtype == cifar10.test_labels.dtype == torch.int64
     assert torch.bincount(cifar10.labels).tolist() == [5_000] * 10
+    assert torch.bincount(cifar10.test_labels).tolist() == [1_000] * 10
+
+
+def test_a_missing_or_damaged_cifar10_is_never_read(tmp_path):
+    with pytest.raises(RuntimeError):
+        data.cifar10(tmp_path)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    for name in download.MD5:
+        (tmp_path / "cifar-10-batches-py" / name).write_bytes(b"damaged")
+    with pytest.raises(RuntimeError):
+        data.cifar10(tmp_path)
 
 
 def test_moving_a_dataset_moves_all_of_it(digits):

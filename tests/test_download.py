@@ -1,130 +1,329 @@
-"""Finding, checking and fetching CIFAR-10, from a mirror that this file runs."""
+"""CIFAR-10 is found, checked and downloaded, from small web servers that this file runs.
 
-import functools
+The batches are a few kilobytes, so that no test needs the internet or the real data.
+"""
+
+import hashlib
+import random
 import shutil
 import tarfile
 import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
-from conftest import cifar10_root
+from filelock import FileLock
 from torchvision.datasets import CIFAR10
-from torchvision.datasets.utils import calculate_md5
 
-import download
-from errors import UserError
+from data import UserError
+from lab import download
+
+OFFICIAL_MD5 = dict(download.MD5)
+WINDOW_SECONDS = 0.5
+MIN_SPEED = 2e5
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch):
-    monkeypatch.delenv("CIFAR10_DIR", raising=False)
-    monkeypatch.delenv("CIFAR10_URL", raising=False)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder; short limits; no proxy between this file and its servers."""
+    for name in ("CIFAR10_DIR", "CIFAR10_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "__file__", str(tmp_path / "project/lab/download.py"))
+    monkeypatch.setattr(download, "WINDOW_SECONDS", WINDOW_SECONDS)
+    monkeypatch.setattr(download, "STALL_SECONDS", 2 * WINDOW_SECONDS)
+    monkeypatch.setattr(download, "MIN_SPEED", MIN_SPEED)
+    monkeypatch.setattr(download, "MIRRORS", ())
+    return tmp_path / "project"
 
 
 @pytest.fixture
-def copy(cifar10, tmp_path, monkeypatch):
-    """A folder with a copy of the batches. The real data's folder is looked up before the patch."""
-    shutil.copytree(REAL / download.FOLDER, tmp_path / "own" / download.FOLDER)
-    return tmp_path / "own"
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds a small data set; the expected MD5s are set to those of its files."""
+    batches = tmp_path / "own" / download.FOLDER
+    batches.mkdir(parents=True)
+    for name in OFFICIAL_MD5:
+        content = random.Random(name).randbytes(8_000)
+        (batches / name).write_bytes(content)
+        monkeypatch.setitem(download.MD5, name, hashlib.md5(content).hexdigest())
+    return batches.parent
 
 
-REAL = cifar10_root()
+@pytest.fixture
+def archive(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """The archive of the small data set; the expected MD5 is set to its own."""
+    with tarfile.open(tmp_path / "archive.tar.gz", "w:gz") as tar:
+        tar.add(copy / download.FOLDER, download.FOLDER)
+    content = (tmp_path / "archive.tar.gz").read_bytes()
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(content).hexdigest())
+    return content
 
 
-def test_the_md5s_are_torchvisions():
+class Source(BaseHTTPRequestHandler):
+    """Answers as the path says: /good, /slow, /silent and so on."""
+
+    def do_GET(self) -> None:
+        kind = self.path.strip("/")
+        content = self.server.archive
+        self.server.asked.append(kind)
+        if kind == "silent":
+            self.server.closing.wait()
+        elif kind == "missing":
+            self.send_error(404)
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if kind == "good":
+                self.wfile.write(content)
+            elif kind == "truncated":
+                self.wfile.write(content[:-1000])
+            elif kind == "wrong":
+                self.wfile.write(content[::-1])
+            elif kind == "stalled":
+                self.wfile.write(content[:1000])
+                self.server.closing.wait()
+            else:
+                self.trickle(content, {"slow": 1, "slower": 6}[kind])
+
+    def trickle(self, content: bytes, seconds: float) -> None:
+        """Send all of content in so many seconds, in a hundred pieces."""
+        size = -(-len(content) // 100)
+        for start in range(0, len(content), size):
+            try:
+                self.wfile.write(content[start : start + size])
+            except OSError:  # the client has gone
+                return
+            if self.server.closing.wait(seconds / 100):
+                return
+
+    def log_message(self, *args: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def server(archive: bytes):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Source)
+    server.archive, server.asked, server.closing = archive, [], threading.Event()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def sources(server: ThreadingHTTPServer, monkeypatch) -> Callable[..., list[str]]:
+    """A function that sets the sources by their kinds; the last one is the official host."""
+
+    def set_sources(*kinds: str) -> list[str]:
+        urls = [f"http://127.0.0.1:{server.server_port}/{kind}" for kind in kinds]
+        monkeypatch.setattr(download, "MIRRORS", tuple(urls[:-1]))
+        monkeypatch.setattr(CIFAR10, "url", urls[-1])
+        return urls
+
+    return set_sources
+
+
+def passed_over(printed: str) -> list[str]:
+    """The printed lines that name a source which was passed over."""
+    return [line for line in printed.splitlines() if " is passed over: " in line]
+
+
+def test_md5s_are_those_of_torchvision():
     official = [*CIFAR10.train_list, *CIFAR10.test_list]
     official.append([CIFAR10.meta["filename"], CIFAR10.meta["md5"]])
-    assert [list(item) for item in download.MD5.items()] == official
+    assert [list(item) for item in OFFICIAL_MD5.items()] == official
     assert CIFAR10.base_folder == download.FOLDER
 
 
-def test_an_own_copy_is_used_where_it_is(copy, tmp_path, monkeypatch):
+def test_sound_copy_is_used_without_network_access(copy, project, sources, server, monkeypatch):
+    sources("good")
     monkeypatch.setenv("CIFAR10_DIR", str(copy))
-    assert download.cifar10(tmp_path / "data") == copy / download.FOLDER
-    assert not (tmp_path / "data").exists()
+    assert download.cifar10() == download.data_folder() == copy
+    assert not project.exists()
     monkeypatch.delenv("CIFAR10_DIR")
-    assert download.cifar10(copy) == copy / download.FOLDER
+    shutil.copytree(copy, project / "data")
+    assert download.cifar10() == download.data_folder() == project / "data"
+    assert server.asked == []
 
 
-@pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("name", OFFICIAL_MD5)
 @pytest.mark.parametrize("damage", ["missing", "truncated", "changed"])
-def test_a_broken_own_copy_is_named_and_left_alone(name, damage, copy, tmp_path, monkeypatch):
+def test_broken_cifar10_dir_is_named_and_left_alone(
+    name, damage, copy, project, sources, server, monkeypatch
+):
+    sources("good")
     path = copy / download.FOLDER / name
     content = path.read_bytes()
     if damage == "missing":
         path.unlink()
     else:
         path.write_bytes(content[:-1] if damage == "truncated" else b"\x00" + content[1:])
+    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
     monkeypatch.setenv("CIFAR10_DIR", str(copy))
     with pytest.raises(UserError) as error:
-        download.cifar10(tmp_path / "data")
+        download.cifar10()
     word = "missing" if damage == "missing" else "damaged"
     assert f"{download.FOLDER}/{name} is {word}" in str(error.value)
+    assert_names_every_way_out(str(error.value))
     assert str(copy) in str(error.value)
-    assert not (tmp_path / "data").exists()
+    assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
+    assert not project.exists()
+    assert server.asked == []
 
 
-@pytest.mark.parametrize("folder", ["nowhere", "", download.FOLDER])
-def test_a_wrong_folder_is_named(folder, tmp_path, monkeypatch):
-    (tmp_path / download.FOLDER).mkdir()
-    wrong = tmp_path / folder if folder else tmp_path / download.FOLDER / ".."
-    monkeypatch.setenv("CIFAR10_DIR", str(wrong))
-    with pytest.raises(UserError, match=r"CIFAR10_DIR=.*(there is no|missing).*unset CIFAR10_DIR"):
-        download.cifar10(tmp_path / "data")
-
-
-@pytest.fixture
-def mirror(tmp_path, monkeypatch):
-    """A folder that a web server on this machine serves, and CIFAR10_URL names a file in it."""
-    folder = tmp_path / "mirror"
-    folder.mkdir()
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("CIFAR10_URL", f"http://127.0.0.1:{server.server_port}/cifar.tar.gz")
-    yield folder
-    server.shutdown()
-
-
-def test_a_mirror_without_the_file_names_every_way_out(mirror, tmp_path):
-    with pytest.raises(UserError) as error:
-        download.cifar10(tmp_path / "data")
-    message = str(error.value)
-    for words in ("http://127.0.0.1", "404", "CIFAR10_URL", "CIFAR10_DIR", "--quick"):
+def assert_names_every_way_out(message: str) -> None:
+    for words in ("CIFAR10_URL", "CIFAR10_DIR", "--quick"):
         assert words in message
     assert "\n" not in message
 
 
-def test_no_network_names_every_way_out(tmp_path, monkeypatch):
-    monkeypatch.setenv("CIFAR10_URL", "http://127.0.0.1:9/cifar.tar.gz")  # nobody listens
-    with pytest.raises(UserError, match=r"could not be fetched.*CIFAR10_DIR.*--quick"):
-        download.cifar10(tmp_path / "data")
+@pytest.mark.parametrize("folder", ["nowhere", "cifar-10-batches-py", "cifar-10-batches-py/.."])
+def test_wrong_cifar10_dir_is_named(folder, tmp_path, monkeypatch):
+    (tmp_path / download.FOLDER).mkdir()
+    monkeypatch.setenv("CIFAR10_DIR", str(tmp_path / folder))
+    with pytest.raises(UserError, match=r"CIFAR10_DIR=.*(there is no|missing).*unset CIFAR10_DIR"):
+        download.cifar10()
 
 
-def test_a_wrong_archive_is_refused(mirror, tmp_path):
-    (mirror / "cifar.tar.gz").write_bytes(b"a page that says the file has moved")
-    with pytest.raises(UserError, match="could not be fetched"):
-        download.cifar10(tmp_path / "data")
+def test_first_good_source_is_the_only_one_asked(sources, server, project, capsys):
+    sources("good", "wrong", "missing")
+    assert download.cifar10() == project / "data"
+    assert not download.find_faults(project / "data")
+    assert server.asked == ["good"]
+    assert passed_over(capsys.readouterr().out) == []
 
 
-def test_a_download_that_was_cut_short_breaks_nothing(mirror, copy, tmp_path, monkeypatch, capsys):
-    served = mirror / "cifar.tar.gz"
-    with tarfile.open(served, "w:gz", compresslevel=1) as tar:
-        tar.add(copy / download.FOLDER, download.FOLDER)
-    monkeypatch.setattr(CIFAR10, "tgz_md5", calculate_md5(str(served)))  # for the official one
-    root = tmp_path / "data"
-    root.mkdir()
-    archive = root / CIFAR10.filename
-    archive.write_bytes(served.read_bytes()[:1_000_000])
-    assert download.cifar10(root) == root / download.FOLDER
-    assert f"{archive} is incomplete" in capsys.readouterr().out
+def test_cifar10_url_is_asked_first(sources, server, monkeypatch):
+    mirror, *_ = sources("good", "missing", "wrong")
+    sources("missing", "wrong")
+    monkeypatch.setenv("CIFAR10_URL", mirror)
+    download.cifar10()
+    assert server.asked == ["good"]
 
-    # now a batch is damaged: the archive is there, so nothing need be fetched again
-    served.unlink()
-    batch = root / download.FOLDER / "data_batch_2"
+
+def test_sources_are_asked_in_order(sources, server, monkeypatch, capsys):
+    mirror, *_ = sources("truncated", "missing")
+    sources("missing", "wrong", "good")
+    monkeypatch.setenv("CIFAR10_URL", mirror)
+    download.cifar10()
+    assert server.asked == ["truncated", "missing", "wrong", "good"]
+    assert len(passed_over(capsys.readouterr().out)) == 3
+
+
+REASONS = {
+    "slow": "it gives only 0.0",
+    "silent": "timed out",
+    "stalled": "timed out",
+    "missing": "404",
+    "truncated": "bytes have the wrong MD5",
+    "wrong": "bytes have the wrong MD5",
+}
+
+
+@pytest.mark.parametrize("kind", REASONS)
+def test_bad_source_is_passed_over_with_its_reason(kind, sources, server, project, capsys):
+    url, _ = sources(kind, "good")
+    begin = time.monotonic()
+    download.cifar10()
+    assert time.monotonic() - begin < 4 * WINDOW_SECONDS + 1
+    assert server.asked == [kind, "good"]
+    (line,) = passed_over(capsys.readouterr().out)
+    assert line.startswith(f"{url} is passed over: ")
+    assert REASONS[kind] in line
+    assert not download.find_faults(project / "data")
+
+
+def test_host_that_cannot_be_reached_and_senseless_url_are_passed_over(
+    sources, server, monkeypatch, capsys
+):
+    sources("good")
+    monkeypatch.setattr(download, "MIRRORS", ("http://127.0.0.1:9/x",))  # nothing listens there
+    monkeypatch.setenv("CIFAR10_URL", "no url at all")
+    download.cifar10()
+    assert server.asked == ["good"]
+    printed = capsys.readouterr().out
+    assert "no url at all is passed over: unknown url type" in printed
+    assert "http://127.0.0.1:9/x is passed over: " in printed
+
+
+def test_last_source_may_be_slow_and_shows_progress(sources, server, capsys):
+    sources("missing", "slow")
+    download.cifar10()
+    assert server.asked == ["missing", "slow"]
+    captured = capsys.readouterr()
+    assert len(passed_over(captured.out)) == 1
+    assert "100%" in captured.err
+
+
+def test_fastest_source_is_used_where_all_are_slow(sources, server, project, capsys):
+    sources("slow", "slower")
+    download.cifar10()
+    assert server.asked == ["slow", "slower", "slow"]
+    assert not download.find_faults(project / "data")
+    assert len(passed_over(capsys.readouterr().out)) == 2
+
+
+@pytest.mark.parametrize("kind", ["missing", "silent", "stalled", "truncated", "wrong"])
+def test_without_a_good_source_every_way_out_is_named(kind, sources, server, project, capsys):
+    sources("missing", kind)
+    with pytest.raises(UserError) as error:
+        download.cifar10()
+    assert_names_every_way_out(str(error.value))
+    assert server.asked == ["missing", kind]
+    assert len(passed_over(capsys.readouterr().out)) == 2
+    assert not (project / "data" / CIFAR10.filename).exists()
+
+
+def test_folder_that_cannot_be_made_is_named(project):
+    project.write_text("a file where a folder should be")
+    with pytest.raises(UserError) as error:
+        download.cifar10()
+    assert str(project / "data") in str(error.value)
+    assert_names_every_way_out(str(error.value))
+
+
+def test_partial_download_never_counts(sources, server, archive, project):
+    sources("good")
+    (project / "data").mkdir(parents=True)
+    for name in (CIFAR10.filename, "cifar10.part"):  # as an earlier process may have left them
+        (project / "data" / name).write_bytes(archive[:1000])
+    download.cifar10()
+    assert server.asked == ["good"]
+    assert (project / "data" / CIFAR10.filename).read_bytes() == archive
+
+
+def test_damaged_batch_comes_from_the_archive_without_a_download(sources, server, project, capsys):
+    sources("good")
+    download.cifar10()
+    batch = project / "data" / download.FOLDER / "data_batch_2"
     batch.write_bytes(batch.read_bytes()[:-5])
-    assert download.cifar10(root) == root / download.FOLDER
+    capsys.readouterr()
+    download.cifar10()
+    assert server.asked == ["good"]
+    assert not download.find_faults(project / "data")
     printed = capsys.readouterr().out
     assert "data_batch_2 is damaged" in printed
-    assert "downloading" not in printed
-    assert not download.find_faults(root)
+    assert "http" not in printed
+
+
+def test_second_process_waits_for_the_first(sources, server, copy, project, capsys):
+    sources("good")
+    locked = threading.Event()
+
+    def other_process() -> None:
+        with FileLock(project / "data" / ".lock"):
+            locked.set()
+            time.sleep(0.3)
+            shutil.copytree(copy / download.FOLDER, project / "data" / download.FOLDER)
+
+    other = threading.Thread(target=other_process)
+    other.start()
+    locked.wait()
+    assert download.cifar10() == project / "data"
+    other.join()
+    assert server.asked == []
+    assert "any other waits" in capsys.readouterr().out

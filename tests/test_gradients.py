@@ -5,15 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from test_train import Reports, Stop, train_and_load
 
-import gradients
+import lab.records
 import train
+from lab import gradients
+from lab.store import Store
 
 
-def keep_every_gradient(run, dataset, store):
-    """Train like train_run, keeping |g|: {parameter: (steps, elements)}."""
+def keep_every_gradient(run, dataset):
+    """Train like the plain loop, keeping |g|: {parameter: (steps, elements)}."""
     run = dataclasses.replace(run, gradient_statistics=False)
-    training = train.Training(run, dataset, store)
+    training = train.Training(run, dataset)
     network = training.network.to(memory_format=torch.channels_last)
     kept = {name: [] for name, _ in network.named_parameters()}
 
@@ -26,7 +29,8 @@ def keep_every_gradient(run, dataset, store):
     optimizer = Keeper(network.parameters(), lr=run.learning_rate)
     for _ in range(run.epochs):
         network.train()
-        training.end_epoch((*train.train_epoch(training, optimizer, lambda *_: None), 0.0, 0.0))
+        trained = train.train_epoch(training, optimizer, None, lambda done: None)
+        training.end_epoch((*trained, 0.0, 0.0))
     return {name: np.array(values) for name, values in kept.items()}
 
 
@@ -34,9 +38,8 @@ def keep_every_gradient(run, dataset, store):
 def test_statistics_equal_those_of_every_gradient_kept(network, a_run, digits, store):
     run = a_run(network=network, epochs=7, batch_size=300, gradient_statistics=True)
     steps = 5  # 1,350 images in batches of 300
-    train.train([run], digits, store)
-    found = store.load_result(run)["gradients"]
-    kept = keep_every_gradient(run, digits, store)
+    found = train_and_load(run, digits, store)["gradients"]
+    kept = keep_every_gradient(run, digits)
 
     assert found["parameters"] == list(kept)
     assert len(found["by_step"]) == 5
@@ -66,12 +69,53 @@ def test_statistics_equal_those_of_every_gradient_kept(network, a_run, digits, s
 
 
 def test_watching_gradients_changes_no_number(a_run, digits, store):
-    plain, watched = a_run(), a_run(gradient_statistics=True)
-    train.train([plain, watched], digits, store)
-    one, other = store.load_result(plain), store.load_result(watched)
-    for name in ("train_loss", "val_loss", "test_loss", "confusion_matrix"):
+    plain, watched = (a_run(epochs=1, gradient_statistics=watched) for watched in (False, True))
+    one, other = (train_and_load(run, digits, store) for run in (plain, watched))
+    for name in ("train_loss", "val_loss", "test_loss", "confusion_matrix", "weights_sha256"):
         assert one[name] == other[name]
     assert "gradients" not in one
+
+
+def test_every_step_of_every_epoch_is_counted_with_drop_last_too(a_run, digits, store):
+    """1,350 images in batches of 400: three steps an epoch, or four with the short last batch."""
+    for drop_last, steps in ((True, 3), (False, 4)):
+        run = a_run(epochs=2, batch_size=400, gradient_statistics=True, drop_last=drop_last)
+        found = train_and_load(run, digits, store)["gradients"]
+        kept = keep_every_gradient(run, digits)
+        for at, values in enumerate(kept.values()):
+            assert len(values) == 2 * steps
+            last = values[-5:]
+            assert found["last_steps"]["mean"][at] == pytest.approx(last.mean(), rel=1e-9)
+            second = values[steps:]
+            assert found["history"]["mean"][1][at] == pytest.approx(second.mean(), rel=1e-9)
+            assert found["first_epochs"]["mean"][at] == pytest.approx(values.mean(), rel=1e-9)
+
+
+def test_only_trainable_parameters_are_watched(a_run, digits, store):
+    source = a_run(epochs=1, overfit_images=64)
+    train_and_load(source, digits, store)
+    run = a_run(
+        epochs=1, overfit_images=64, start=source, frozen=("conv1",), gradient_statistics=True
+    )
+    found = train_and_load(run, digits, store)["gradients"]
+    assert found["parameters"] == [
+        f"{layer}.{part}"
+        for layer in ("conv2", "conv3", "fc1", "fc2")
+        for part in ("weight", "bias")
+    ]
+    assert len(found["history"]["mean"][0]) == 8
+
+
+def test_statistics_go_on_from_a_checkpoint(a_run, digits, store, tmp_path, monkeypatch):
+    """A window of epochs or steps that an interruption cuts is the same as one without it."""
+    monkeypatch.setattr(lab.records, "CHECKPOINT_SECONDS", 0.0)
+    run = a_run(epochs=4, overfit_images=120, gradient_statistics=True)  # two steps an epoch
+    whole = train_and_load(run, digits, store)["gradients"]
+    for stop_at in (1.5, 2.5, 3.5):
+        resumed = Store(tmp_path / str(stop_at))
+        with pytest.raises(Stop):
+            train_and_load(run, digits, resumed, Reports(stop_at))
+        assert train_and_load(run, digits, resumed)["gradients"] == whole
 
 
 def test_deviation_of_known_numbers():

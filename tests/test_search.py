@@ -3,14 +3,9 @@
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp
-from test_summary import record
+from test_summary import RUN, record
 
-import exp4_init
-import exp4_search
-import experiment
-from errors import UserError
-from runs import INITIALISATIONS, check
-from search import best_so_far, grid, sample, summarise_search, winner
+from lab.search import best_so_far, grid, sample, search_in_words, summarise_search, winner
 
 RATES, MOMENTA = [1e-4, 1e-2], [0.85, 0.99]
 
@@ -87,7 +82,7 @@ def test_the_winner_is_the_highest_and_the_first_of_equals():
 
 
 def tried(seed, rate, momentum, val, **fields):
-    run = {"network": "BaselineNet", "seed": seed, "learning_rate": rate, "split": "standard"}
+    run = RUN | {"seed": seed, "learning_rate": rate}
     run |= {"momentum": momentum} if momentum else {}
     return record(seed, val, run=run, **fields)
 
@@ -133,82 +128,42 @@ def test_a_search_that_only_diverged_has_no_winner():
     assert nothing["best_so_far"] == {"mean": [None], "std": [None]}
 
 
-def test_both_searches_spend_the_same_runs_on_the_same_ranges():
-    searches = exp4_search.search_runs(4)
-    seeds = exp4_search.SEARCH_SEEDS
-    for groups in searches.values():
-        assert len(groups) == 16
-        for group in groups.values():
-            assert [run.seed for run in group] == seeds
-            for run in group:
-                assert (run.network, run.split, run.batch_size) == ("BaselineNet", "standard", 64)
-                assert (run.epochs, run.weight_decay) == (exp4_search.EPOCHS, 0)
-                assert 1e-4 <= run.learning_rate <= 1e-2
-                assert 0.85 <= run.momentum <= 0.99
-    by_repeat = {
-        name: [
-            [(run.learning_rate, run.momentum) for run in repeat]
-            for repeat in zip(*groups.values(), strict=True)
+def searched(accuracies):
+    """A search of two runs, repeated twice; None where a run diverged."""
+    points = [
+        [
+            tried(seed, 0.001 * seed, 0.9, one or 0.5, diverged_at=None if one else 0)
+            for seed, one in zip((7, 8), row, strict=True)
         ]
-        for name, groups in searches.items()
+        for row in accuracies
+    ]
+    return summarise_search(points)
+
+
+def test_a_search_is_told_with_how_its_winner_flatters():
+    searches = {
+        "random": searched([[0.5, 0.6], [0.62, None]]),
+        "grid": searched([[0.5, 0.5], [0.4, 0.64]]),
     }
-    walks = by_repeat["grid"]
-    assert all(sorted(walk) == sorted(walks[0]) for walk in walks)
-    assert len({tuple(walk) for walk in walks}) == len(seeds)
-    assert len({point for repeat in by_repeat["random"] for point in repeat}) == 16 * len(seeds)
+    again = {
+        "random": [record(1, 0.57), record(2, 0.59), record(3, 0.9, diverged_at=1)],
+        "grid": [record(1, 0.6, diverged_at=0)],
+    }
+    assert search_in_words(searches, again) == [
+        "A random search of 2 runs finds 61.00 ± 1.41% validation accuracy; 1 of 4 runs diverged. "
+        "Its winner, learning rate 0.007 and momentum 0.9, has 62.00%. The highest of 3 noisy "
+        "numbers tends to be too high: its mean from 2 fresh seeds is 58.00%.",
+        "A grid search of 2 runs finds 57.00 ± 9.90% validation accuracy; 0 of 4 runs diverged. "
+        "Its winner, learning rate 0.008 and momentum 0.9, has 64.00%. The highest of 4 noisy "
+        "numbers tends to be too high: all its runs from fresh seeds diverged.",
+        # 62 − 50 and 60 − 64: mean 4, deviation 11.314, over √2 = 8, times Student's 12.7062
+        "Highest validation accuracy of a repeat, random minus grid search: +4.00 points (95% "
+        "interval −97.65 to +105.65).",
+    ]
 
 
-def test_the_winners_are_trained_from_seeds_that_no_search_has_seen():
-    point = {"learning_rate": 0.0012345, "momentum": 0.95, "val_accuracy": 0.6, "seed": 101}
-    (label,) = groups = exp4_search.final_runs({"random": point})
-    assert label == "random, lr=0.00123, momentum=0.95"
-    assert [run.seed for run in groups[label]] == [1, 2, 3, 4, 5]
-    assert not set(exp4_search.SEARCH_SEEDS) & {run.seed for run in groups[label]}
-    for run in groups[label]:
-        assert (run.learning_rate, run.momentum) == (0.0012345, 0.95)
-        assert run.epochs == exp4_search.EPOCHS
-
-
-def test_a_rehearsal_keeps_whole_repeats():
-    groups = experiment.rehearsal(exp4_search.search_runs(2)["grid"])
-    for repeat in zip(*groups.values(), strict=True):
-        assert len({run.seed for run in repeat}) == 1
-        assert len({(run.learning_rate, run.momentum) for run in repeat}) == 4
-
-
-def test_initialisations_differ_in_nothing_else():
-    groups = exp4_init.runs()
-    assert tuple(groups) == INITIALISATIONS
-    for label, group in groups.items():
-        assert [run.seed for run in group] == [1, 2, 3, 4, 5]
-        for run in group:
-            assert run.initialisation == label
-            assert run.gradient_statistics
-            assert (run.network, run.split, run.learning_rate) == ("BaselineNet", "standard", 0.05)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("LEARNING_RATE_RANGE", [1e-2, 1e-4]),
-        ("LEARNING_RATE_RANGE", [1e-4]),
-        ("LEARNING_RATE_RANGE", [1e-4, 1e-3, 1e-2]),
-        ("LEARNING_RATE_RANGE", [0, 1e-2]),
-        ("LEARNING_RATE_RANGE", 1e-2),
-        ("MOMENTUM_RANGE", [0.9, 1.0]),
-        ("MOMENTUM_RANGE", [0.9, 0.9]),
-        ("GRID_SIDE", 1),
-        ("SEARCH_SEEDS", [1, 1]),
-        ("EARLY_EPOCHS", 0),
-        ("INITIALISATIONS", ["orthogonal"]),
-        ("INITIALISATIONS", "zeros"),
-        ("INITIALISATIONS", [0]),
-    ],
-)
-def test_constants_are_checked_by_their_names(name, value):
-    with pytest.raises(UserError, match=f"^{name}"):
-        check(name, value)
-
-
-def test_a_range_comes_back_as_plain_numbers():
-    assert check("MOMENTUM_RANGE", (0, np.float64(0.5))) == [0.0, 0.5]
+def test_a_search_that_found_nothing_is_told():
+    searches = {"random": searched([[None, None]] * 2), "grid": searched([[0.5, 0.5]] * 2)}
+    found = search_in_words(searches, {"grid": [record(1, 0.57)]})
+    assert found[0] == "Every run of the random search diverged."
+    assert found[2].endswith("random minus grid search: – points (95% interval –).")

@@ -1,32 +1,39 @@
-"""Statistics against numbers worked out by hand, and the contract of summary.json."""
+"""Statistics against numbers worked out by hand and slow oracles, and the summary's contract."""
 
-import csv
-import json
+import itertools
 import math
+import random
 
 import pytest
+from scipy import stats
 
-import summary as summaries
-from errors import UserError
-from summary import (
+from lab.summary import (
+    against_published,
     best,
     best_label,
     common,
     compare,
     in_words,
+    judge,
+    paired,
+    paired_p,
+    roughness,
     spread,
     summarise,
     summarise_group,
     wall_seconds,
 )
+from train import UserError
 
 ENVIRONMENT = {"torch": "2", "python": "3", "device": "cpu", "git_commit": "c", "git_dirty": False}
+RUN = {"network": "BaselineNet", "learning_rate": 0.1, "epochs": 2, "batch_size": 64}
+RUN |= {"split": "standard"}
 
 
 def record(seed, val, test=0.5, train=0.9, diverged_at=None, trained=((0.0, 1.0),), **changes):
     """A finished run of two epochs that ends at the given accuracies."""
     fields = {
-        "run": {"network": "BaselineNet", "seed": seed, "learning_rate": 0.1, "split": "standard"},
+        "run": RUN | {"seed": seed},
         "seed": seed,
         "code": "abc",
         "environment": ENVIRONMENT,
@@ -40,14 +47,14 @@ def record(seed, val, test=0.5, train=0.9, diverged_at=None, trained=((0.0, 1.0)
         "test_loss": 1.25,
         "test_accuracy": test,
         "report": {},
-        "confusion_matrix": [[1]],
+        "confusion_matrix": [[1] * 10] * 10,
         "most_confident_mistakes": [],
         "trained": [list(span) for span in trained],
     }
     if diverged_at is not None:
         for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
             fields[name] = fields[name][:diverged_at] + [None] * (2 - diverged_at)
-        fields |= dict.fromkeys(("test_loss", "test_accuracy", "report"))
+        fields |= dict.fromkeys(("test_loss", "test_accuracy", "report", "confusion_matrix"))
         fields |= dict.fromkeys(("final_train_loss", "final_train_accuracy"))
     return fields | changes
 
@@ -61,7 +68,7 @@ def test_spread_of_known_numbers():
     assert found["ci95"] == pytest.approx(2.776445 * 0.01 * math.sqrt(2.5 / 5), rel=1e-6)
 
 
-def test_spread_of_too_few():
+def test_one_value_has_no_spread_and_none_has_no_mean():
     assert spread([0.5]) == {"mean": 0.5, "std": None, "ci95": None}
     assert spread([]) == {"mean": None, "std": None, "ci95": None}
 
@@ -118,17 +125,20 @@ def test_wall_time_is_the_union_of_intervals():
     assert wall_seconds(records) == 25.0
 
 
-def test_common_values():
+def test_common_values_and_lists_in_words():
     assert common(["cpu", "cpu"]) == "cpu"
     assert common(["cpu", "NVIDIA H200", "cpu"]) == ["cpu", "NVIDIA H200"]
     assert in_words(common([30, 50])) == "30 and 50"
     assert in_words(common([30])) == "30"
+    assert in_words(["a", "b", "c"]) == "a, b and c"
+    assert in_words([]) == ""
 
 
 def test_the_best_is_chosen_from_the_candidates():
     groups = {"long": [record(1, 0.7)], "short": [record(1, 0.8)], "other": [record(1, 0.6)]}
     assert summarise("e", "Q", {}, groups)["best"] == "short"
     assert summarise("e", "Q", {}, groups, ["long", "other"])["best"] == "long"
+    assert summarise("e", "Q", {}, groups, [])["best"] is None
     assert best_label(groups) == "short"
     with pytest.raises(UserError, match=r"every run of x diverged"):
         best_label({"x": [record(1, 0.6, diverged_at=0)]})
@@ -144,59 +154,40 @@ def test_a_groups_settings_are_complete_and_those_of_all_its_runs():
     assert "seed" not in settings["start"]
 
 
-def test_notes_say_what_differs():
-    groups = {"a": [record(1, 0.6)], "b": [record(1, 0.6, diverged_at=0), record(2, 0.6)]}
-    text = summaries.notes(summarise("e", "Q", {}, groups))
-    assert "2 epochs, 1 and 2 seeds" in text
+def test_title_question_and_method_come_from_the_docstring():
+    groups = {"x": [record(1, 0.6)]}
+
+    def told(description):
+        summary = summarise("my_experiment", description, {}, groups)
+        return summary["title"], summary["question"], summary["method"]
+
+    description = (
+        "Experiment 1.1, learning rates: how does\nit change?\n\nFive: 1, 2.\n\n  python x"
+    )
+    assert told(description) == ("1.1 learning rates", "How does it change?", "Five: 1, 2.")
+    assert told("Batch sizes: which is best?") == ("Batch sizes", "Which is best?", "")
+    assert told("Which is best?\n\nAll.") == ("my_experiment", "Which is best?", "All.")
 
 
-@pytest.fixture
-def summary():
-    groups = {
-        "lr=0.1": [record(1, 0.6, 0.58), record(2, 0.7, 0.62)],
-        "lr=0.05": [record(1, 0.8, 0.7), record(2, 0.7, diverged_at=0)],
-    }
-    return summarise("exp1_lr", "Question?\n\nMethod.", {"EPOCHS": 2, "SEEDS": [1, 2]}, groups)
+def test_a_script_adds_to_its_summary_and_can_replace_the_seconds():
+    groups = {"x": [record(1, 0.6)]}
+    plain = summarise("e", "Q", {}, groups)
+    assert (plain["findings"], plain["tables"], plain["comparisons"]) == ([], {}, [])
+    assert (plain["rehearsal"], plain["finished"], plain["seconds"]) == (False, None, 1.0)
+    finished = {"runs": 1, "of": 5}
+    summary = summarise(
+        *("e", "Q", {}, groups), findings=["So."], finished=finished, search={}, seconds=9.0
+    )
+    assert (summary["findings"], summary["finished"]) == (["So."], finished)
+    assert (summary["search"], summary["seconds"]) == ({}, 9.0)
 
 
-def test_summary_keeps_the_contract(summary, tmp_path):
-    summaries.save(summary, tmp_path)
-    saved = json.loads((tmp_path / "summary.json").read_text())
-    assert saved == summary
-    assert saved["experiment"] == "exp1_lr"
-    assert saved["settings"]["EPOCHS"] == 2
-    assert saved["environment"] == ENVIRONMENT
-    assert saved["code"] == "abc"
-    assert saved["seconds"] == 1.0
-    assert [group["label"] for group in saved["groups"]] == ["lr=0.1", "lr=0.05"]
-    assert saved["best"] == "lr=0.05"
-    assert saved["rehearsal"] is False
-
-
-def test_the_tables_say_what_the_summary_says(summary, tmp_path):
-    summaries.save(summary, tmp_path)
-    text = (tmp_path / "table.md").read_text()
-    first, second = text.splitlines()[2:4]
-    # gaps 0.3 and 0.2; Student's quantile with 1 degree of freedom is 12.7062
-    for cell in ("90.00 ± 0.00", "65.00 ± 7.07", "25.00 ± 7.07", "60.00 ± 2.83", "± 25.41"):
-        assert cell in first
-    assert "0 of 2" in first
-    for cell in ("lr=0.05 (best)", "80.00", "70.00", "–", "1 of 2"):
-        assert cell in second
-    assert "2 epochs, 2 seeds" in text
-    assert "REHEARSAL" not in text
-    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
-    assert float(rows[0]["test_accuracy_mean"]) == pytest.approx(0.60)
-    assert float(rows[0]["gap_mean"]) == pytest.approx(0.25)
-    assert rows[1]["test_accuracy_std"] == ""
-    assert rows[1]["diverged"] == "1"
-    assert rows[0]["data"] == "CIFAR-10"
-
-
-def test_a_rehearsal_is_marked_in_every_table(summary, tmp_path):
-    summaries.save(summary | {"rehearsal": True}, tmp_path)
-    assert "REHEARSAL" in (tmp_path / "table.md").read_text()
-    assert "rehearsal" in (tmp_path / "table.csv").read_text().splitlines()[1]
+def test_a_half_way_report_leaves_out_settings_without_a_finished_run():
+    groups = {"a": [record(1, 0.6)], "b": [], "c": [record(1, 0.7)]}
+    summary = summarise("e", "Q", {}, groups, ["a", "b"], [("a", "b"), ("c", "a")])
+    assert [group["label"] for group in summary["groups"]] == ["a", "c"]
+    assert (summary["candidates"], summary["best"]) == (["a"], "a")
+    assert [(pair["label"], pair["minus"]) for pair in summary["comparisons"]] == [("c", "a")]
 
 
 def test_comparisons_are_paired_by_seed():
@@ -208,15 +199,185 @@ def test_comparisons_are_paired_by_seed():
     assert pair["test_accuracy"]["mean"] == pytest.approx(0.08)
     # standard deviation 0.02828, over √2 = 0.02, times Student's 12.7062
     assert pair["test_accuracy"]["ci95"] == pytest.approx(0.254124, rel=1e-5)
+    # t = 0.08 / 0.02 = 4; with 1 degree of freedom p = 1 - 2 arctan(4) / π
+    assert pair["p"] == pytest.approx(1 - 2 * math.atan(4) / math.pi)
     assert compare("a", one[2:], "b", other)["test_accuracy"]["mean"] is None
+
+
+def test_a_comparison_names_the_seeds_that_it_leaves_out():
+    one = [record(seed, 0.6, diverged_at=0 if seed == 3 else None) for seed in (1, 2, 3, 4)]
+    other = [record(seed, 0.6, diverged_at=0 if seed < 4 else None) for seed in (2, 3, 4, 5)]
+    pair = compare("a", one, "b", other)
+    assert (pair["seeds"], pair["left_out"]) == ([4], [2, 3])  # 1 and 5 are in one group only
+
+
+def test_gaps_are_compared_by_seed_too():
+    one = [record(1, 0.6, train=0.7), record(2, 0.5, train=0.8), record(3, 0.6, diverged_at=0)]
+    other = [record(2, 0.5, train=0.9), record(1, 0.6, train=0.9), record(3, 0.6)]
+    gap = compare("a", one, "b", other)["gap"]  # 0.1 - 0.3 and 0.3 - 0.4
+    assert gap["mean"] == pytest.approx(-0.15)
+    assert gap["ci95"] == pytest.approx(12.7062 * 0.05, rel=1e-4)
+
+
+def test_any_quantity_can_be_paired():
+    ours = [record(1, 0.6), record(2, 0.7), record(3, 0.7, diverged_at=0)]
+    theirs = [record(2, 0.5), record(3, 0.1), record(1, 0.4)]
+    assert paired(ours, theirs, roughness) == {1: pytest.approx(0.2), 2: pytest.approx(0.2)}
+
+
+def test_p_is_that_of_the_paired_t_test():
+    draws = random.Random(0)
+    for n in (2, 3, 5, 10):
+        one, other = ([draws.gauss(0.6, 0.05) for _ in range(n)] for _ in range(2))
+        differences = [a - b for a, b in zip(one, other, strict=True)]
+        assert paired_p(differences) == pytest.approx(stats.ttest_rel(one, other).pvalue)
+        # the interval excludes zero just where p is below 0.05
+        found = spread(differences)
+        assert (abs(found["mean"]) > found["ci95"]) == (paired_p(differences) < 0.05)
+
+
+def test_p_is_one_where_nothing_differs_and_undefined_for_less_than_two_pairs(recwarn):
+    assert paired_p([0.0, 0.0, 0.0]) == 1.0
+    assert paired_p([0.1]) is None
+    assert paired_p([]) is None
+    assert paired_p([0.1, 0.1]) == pytest.approx(0, abs=1e-10)  # the same difference twice
+    assert not list(recwarn)
+
+
+def judged(ps, means=None):
+    """p_holm and verdict of comparisons with the given p."""
+    means = means or [0.1] * len(ps)
+    pairs = [
+        {"label": f"a{i}", "minus": f"b{i}", "p": p, "test_accuracy": {"mean": mean}}
+        for i, (p, mean) in enumerate(zip(ps, means, strict=True))
+    ]
+    found = judge(pairs)
+    return [pair["p_holm"] for pair in found], [pair["verdict"] for pair in found]
+
+
+def test_holms_correction_by_hand():
+    # sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04, the last no less
+    # than the one before
+    corrected, verdicts = judged([0.01, 0.04, 0.03, 0.005], [0.1, 0.1, 0.1, -0.1])
+    assert corrected == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert verdicts == ["a0 is better", "within noise", "within noise", "b3 is better"]
+    assert judged([0.6, 0.7])[0] == [1.0, 1.0]  # never above 1
+    assert judged([0.05])[1] == ["within noise"]
+    assert judged([0.0499])[1] == ["a0 is better"]
+    assert judged([]) == ([], [])
+
+
+def test_holms_correction_does_not_count_an_undefined_p():
+    corrected, verdicts = judged([0.03, None, 0.02, None])
+    assert corrected == [pytest.approx(0.04), None, pytest.approx(0.04), None]
+    assert verdicts == ["a0 is better", None, "a2 is better", None]
+    corrected, _ = judged([0.03, 1.0, 0.02])  # while a p of 1 counts
+    assert corrected == [pytest.approx(0.06), 1.0, pytest.approx(0.06)]
+
+
+def test_holms_correction_rejects_what_its_stepwise_procedure_rejects():
+    """Holm's own words: in ascending order, reject while p <= level / (number left)."""
+    for ps in itertools.product((0.001, 0.012, 0.02, 0.03, 0.2), repeat=3):
+        rejected = set()
+        for rank, at in enumerate(sorted(range(3), key=lambda at: ps[at])):
+            if ps[at] >= 0.05 / (3 - rank):
+                break
+            rejected.add(at)
+        _, verdicts = judged(list(ps))
+        assert {at for at in range(3) if verdicts[at] != "within noise"} == rejected, ps
+
+
+def test_no_comparison_mixes_devices():
+    gpu = ENVIRONMENT | {"device": "NVIDIA H100"}
+    groups = {
+        "a": [record(seed, 0.7, 0.7 + seed / 1000) for seed in (1, 2, 3)],
+        "b": [record(seed, 0.6, 0.6) for seed in (1, 2, 3)],
+        "c": [record(seed, 0.6, 0.6, environment=gpu) for seed in (1, 2, 3)],
+    }
+    summary = summarise("e", "Q", {}, groups)
+    alike, mixed = summary["comparisons"]
+    assert alike["verdict"] == "a is better"
+    assert alike["p"] == alike["p_holm"]  # the other pair is not counted
+    assert (mixed["p"], mixed["p_holm"], mixed["verdict"]) == (None, None, None)
+    assert mixed["test_accuracy"]["mean"] == pytest.approx(0.102)
+    assert summary["environment"]["device"] == ["cpu", "NVIDIA H100"]
+    one_of_three = [groups["a"][0] | {"environment": gpu}, *groups["a"][1:]]
+    assert compare("a", one_of_three, "b", groups["b"])["p"] is None
+
+
+def test_the_best_is_compared_with_every_other_candidate_unless_others_are_asked_for():
+    groups = {}
+    for label, val in (("a", 0.6), ("b", 0.8), ("c", 0.7)):
+        groups[label] = [record(1, val), record(2, val)]
+
+    def pairs(**asked):
+        found = summarise("e", "Q", {}, groups, **asked)["comparisons"]
+        return [(pair["label"], pair["minus"]) for pair in found]
+
+    assert pairs() == [("b", "a"), ("b", "c")]
+    assert pairs(candidates=["a", "c"]) == [("c", "a")]
+    assert pairs(comparisons=[("a", "c")]) == [("a", "c")]
+    assert pairs(candidates=[]) == []
+
+
+def test_roughness_by_hand():
+    # the second half of six epochs is 4, 5 and 6: the changes into them are 0.3, 0.1 and 0.2
+    curve = [0.1, 0.9, 0.5, 0.2, 0.3, 0.1]
+    assert roughness(record(1, 0.6, val_accuracy=curve)) == pytest.approx(0.2)
+    # of five epochs, the changes into 3, 4 and 5
+    assert roughness(record(1, 0.6, val_accuracy=curve[:5])) == pytest.approx(0.8 / 3)
+    assert roughness(record(1, 0.6, val_accuracy=[0.4, 0.6])) == pytest.approx(0.2)
+    assert roughness(record(1, 0.6, val_accuracy=[0.4])) is None
+    assert roughness(record(1, 0.6, diverged_at=1)) is None
+
+
+def test_results_are_held_against_the_published_ones():
+    mine = {
+        "same": [record(1, 0.6, 0.60), record(2, 0.6, 0.61)],
+        "other": [record(1, 0.6, 0.60), record(2, 0.6, 0.61), record(3, 0.6, diverged_at=1)],
+        "new": [record(1, 0.6)],
+    }
+    gpu = {"environment": ENVIRONMENT | {"device": "NVIDIA H100"}}
+    theirs = {
+        "same": [record(2, 0.6, 0.61), record(1, 0.6, 0.60)],
+        "other": [
+            record(1, 0.6, 0.62, train_loss=[2.25, 1.0], **gpu),
+            record(2, 0.6, 0.59, train_loss=[1.5, 3.0], **gpu),
+            record(3, 0.6, 0.60, **gpu),
+        ],
+        "gone": [record(1, 0.6)],
+    }
+    same, other = against_published(mine, theirs)
+    assert (same["label"], same["seeds"], same["left_out"]) == ("same", [1, 2], [])
+    assert same["test_accuracy"] == {"mean": 0, "std": 0, "ci95": 0}
+    assert same["first_loss"] == 0.0
+    assert (other["seeds"], other["left_out"]) == ([1, 2], [3])
+    assert other["test_accuracy"]["mean"] == pytest.approx(0.0)  # -0.02 and +0.02
+    assert other["test_accuracy"]["ci95"] == pytest.approx(12.7062 * 0.02, rel=1e-4)
+    assert other["first_loss"] == 0.5
+    assert other["p"] is None
+
+
+def test_a_first_loss_that_differs_in_the_last_bit_is_not_equal():
+    mine, theirs = record(1, 0.6), record(1, 0.6, train_loss=[math.nextafter(2.0, 3), 1.0])
+    (found,) = against_published({"x": [mine]}, {"x": [theirs]})
+    assert 0 < found["first_loss"] < 1e-15
+
+
+def test_only_equal_runs_are_held_against_each_other():
+    longer = record(1, 0.6, run=record(1, 0.6)["run"] | {"epochs": 3})
+    assert against_published({"x": [record(1, 0.6)]}, {"x": [longer]}) == []
+    (found,) = against_published(
+        {"x": [record(1, 0.6), record(2, 0.6)]}, {"x": [longer, record(2, 0.6)]}
+    )
+    assert found["seeds"] == [2]
 
 
 def test_gradients_are_averaged_over_seeds_that_did_not_diverge():
     def gradients(value):
         pooled = {"mean": [value], "std": [2 * value]}
-        windows = dict.fromkeys(
-            ("first_steps", "last_steps", "first_epochs", "last_epochs"), pooled
-        )
+        windows = dict.fromkeys(("last_steps", "first_epochs", "last_epochs"), pooled)
+        windows["first_steps"] = pooled | {"std_by_element": [5 * value]}
         history = {"mean": [[value], [3 * value]], "std": [[0.0], [0.0]]}
         by_step = [{"mean": [10 * value], "std": [0.0]}, pooled]
         return {"parameters": ["w"], "history": history, "by_step": by_step, **windows}
@@ -233,6 +394,7 @@ def test_gradients_are_averaged_over_seeds_that_did_not_diverge():
     assert found["parameters"] == ["w"]
     assert found["history"]["mean"] == [[2.0], [6.0]]
     assert found["last_steps"]["mean"] == {"mean": [2.0], "std": [pytest.approx(math.sqrt(2))]}
+    assert found["first_steps"]["std_by_element"]["mean"] == [10.0]
     assert found["first_epochs"]["std"]["mean"] == [4.0]
     assert [step["mean"]["mean"] for step in found["by_step"]] == [[20.0], [2.0]]
     assert found["by_step"][1]["std"] == {"mean": [4.0], "std": [pytest.approx(math.sqrt(8))]}

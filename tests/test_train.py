@@ -1,4 +1,4 @@
-"""Training against a plain PyTorch loop written out here, and all that a run's numbers depend on."""
+"""Training against a plain PyTorch loop written out here, and what a run's numbers depend on."""
 
 import dataclasses
 import json
@@ -45,7 +45,10 @@ class Stop(Exception):
     pass
 
 
-def train_and_load(run: Run, dataset: Dataset, store: Store, reports: Reports | None = None) -> dict:
+def train_and_load(
+    run: Run, dataset: Dataset, store: Store, reports: Reports | None = None
+) -> dict[str, Any]:
+    """The record of a run that is trained by the plain loop, as a worker on the CPU does."""
     lab.sweep.train_alone(run, dataset, store, Reports() if reports is None else reports)
     return store.load_record(run)
 
@@ -285,17 +288,16 @@ def test_the_last_batch_is_left_out_with_drop_last_alone(a_run, digits):
         run = a_run(epochs=1, drop_last=drop_last)
         training = Training(run, digits)
         assert (training.steps_per_epoch, training.images_per_epoch) == (steps, images)
-        seen, reports = [], []
+        seen, watched = [], []
         draws = train.draw(run, 0, 1_350, 0)
         expected = digits.images[training.train_indices[draws.order]][:images]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(data, "normalise", remember(data.normalise, seen))
             train.train(
                 training,
-                watch=lambda step, gradients, steps=steps: reports.append((step, steps)),
-                epoch_ended=lambda training, seen=seen: seen.append("validated"),
+                watch=lambda step, gradients, watched=watched: watched.append(step),
             )
-        assert [step for step, _ in reports] == list(range(steps))
+        assert watched == list(range(steps))
         trained_on = torch.cat(seen[:steps])
         assert torch.equal(trained_on, expected)
         # each image that is trained on, and no other, weighs the same in the epoch's accuracy
@@ -358,9 +360,9 @@ def test_the_first_epoch_of_a_published_run_is_still_that_epoch(cifar10):
 
 def test_companions_change_nothing(a_run, digits, store, tmp_path):
     runs = [
-        a_run(network="DropoutNet", dropout_rate=0.5, seed=1, augmentation=("crop",)),
-        a_run(seed=2, learning_rate=0.1),
-        a_run(network="BatchNormNet", seed=1),
+        a_run(network="DropoutNet", dropout_rate=0.5, epochs=1, augmentation=("crop",)),
+        a_run(seed=2, learning_rate=0.1, epochs=1),
+        a_run(network="BatchNormNet", epochs=1),
     ]
     first = [train_and_load(run, digits, store) for run in runs]
     other = Store(tmp_path / "other order")
@@ -435,9 +437,8 @@ def resume(run: Run, dataset: Dataset, store: Store, stop_at: float) -> tuple[di
 def test_resuming_changes_no_bit(network, a_run, digits, store, tmp_path, monkeypatch):
     monkeypatch.setattr(lab.records, "CHECKPOINT_SECONDS", 0.0)
     dropout = 0.4 if network == "DropoutNet" else 0.0
-    run = a_run(
-        network=network, dropout_rate=dropout, epochs=3, momentum=0.9, gradient_statistics=True
-    )
+    fields = {"network": network, "dropout_rate": dropout, "overfit_images": 300}
+    run = a_run(epochs=3, momentum=0.9, gradient_statistics=True, **fields)
     whole = train_and_load(run, digits, store)
     # 1.0 is reported before the epoch's checkpoint is kept
     for stop_at, goes_on_at in ((0.5, 0), (1.0, 0), (2.7, 2)):
@@ -448,7 +449,7 @@ def test_resuming_changes_no_bit(network, a_run, digits, store, tmp_path, monkey
 
 def test_a_state_dictionary_holds_all_that_a_run_needs_to_go_on(a_run, digits):
     """Without any disk: stopped after each epoch and started again, no bit changes."""
-    run = a_run(epochs=3, momentum=0.9, network="BatchNormNet")
+    run = a_run(epochs=3, momentum=0.9, network="BatchNormNet", overfit_images=300)
     states = []
     whole = Training(run, digits)
     whole_logits = train.train(
@@ -469,7 +470,7 @@ def copied(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_more_epochs_go_on_from_fewer(a_run, digits, store, tmp_path):
-    short, long = a_run(epochs=2), a_run(epochs=4)
+    one, short, long, longest = (a_run(epochs=n, overfit_images=300) for n in (1, 2, 4, 5))
     first = train_and_load(short, digits, store)
     reports = Reports()
     extended = train_and_load(long, digits, store, reports)
@@ -479,10 +480,10 @@ def test_more_epochs_go_on_from_fewer(a_run, digits, store, tmp_path):
     assert extended["val_loss"][:2] == first["val_loss"]
     assert store.load_record(short) == first
     reports = Reports()
-    train_and_load(a_run(epochs=5), digits, store, reports)
+    train_and_load(longest, digits, store, reports)
     assert reports[0][1] == 4  # of the two that it could go on from, the one that got further
-    shorter = train_and_load(a_run(epochs=1), digits, store)  # none is short enough for it
-    alone = train_and_load(a_run(epochs=1), digits, Store(tmp_path / "alone"))
+    shorter = train_and_load(one, digits, store)  # none is short enough for it
+    alone = train_and_load(one, digits, Store(tmp_path / "alone"))
     assert numbers(shorter) == numbers(alone)
 
 
@@ -872,7 +873,7 @@ def test_a_data_set_of_other_classes_needs_a_network_that_takes_classes(a_run, t
     for network in ("BaselineNet", "DropoutNet", "BatchNormNet"):
         training = Training(a_run(network=network, dataset="three"), three)
         assert training.network.fc2.out_features == 3
-    with pytest.raises(UserError, match="^dataset = 'three' has 3 classes: MyNet must take class"):
+    with pytest.raises(UserError, match=r"^dataset = 'three' has 3 classes: MyNet must"):
         Training(a_run(network="MyNet", dataset="three"), three)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from runs import INITIALISATIONS, NETWORKS
-from summary import common, generalisation_gap, in_words
+from lab.summary import common, in_words
 
 # Okabe and Ito's colours (2008), and the marker that goes with each
 PALETTE = (
@@ -24,127 +23,128 @@ PALETTE = (
     ("#56B4E9", "P"),
     ("#000000", "X"),
 )
-# places in the palette of the study's own settings; families that share places share no figure
-PLACES = {
-    **{f"lr={rate}": i for i, rate in enumerate((0.1, 0.075, 0.05, 0.025, 0.01))},
-    **{f"dropout={rate}": i for i, rate in enumerate((0, 0.2, 0.4, 0.6, 0.8))},
-    **{network: i for i, network in enumerate(NETWORKS)},
-    "inverse time": 5,
-    "step": 6,
-    "untouched": 6,
-    **{search: i for i, search in enumerate(("grid", "random", "untuned"))},
-    **{initialisation: i for i, initialisation in enumerate(INITIALISATIONS)},
-    **{"baseline": 0, "one image": 2, "one batch": 6, "combined": 6},
-}
 TRAINING_COLOUR = "#7F7F7F"
-REHEARSAL_COLOUR = "#B22222"
-CAPTION_WIDTH = 170  # characters that fit below a figure
-FAILURE_COLOUR = "#B22222"
+WARNING_COLOUR = "#B22222"  # of a rehearsal and of a failure
+FAINT = {"linewidth": 0.8, "alpha": 0.35}  # one seed
+DIVERGED = {"marker": "x", "color": "black", "linestyle": "none", "markersize": 8}
+CAPTION_WIDTH = 150  # characters that fit below a figure
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
-    "font.size": 9,
-    "figure.dpi": 150,
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "figure.dpi": 120,
+    "legend.frameon": False,
 }
 CHANCE = 0.1  # the accuracy of guessing among the ten classes
-LARGE_LOSS = 100.0  # nats; a loss above, of a run that went astray, asks for a logarithmic axis
+HIGHEST_LOSS = 8.0  # nats; a mean loss above this would flatten all others, so axes end below it
 AXIS_LABELS = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}
 GUESSING = {"loss": -math.log(CHANCE), "accuracy": 100 * CHANCE}  # on the axes of figures
 
 Summary = dict[str, Any]
 Group = dict[str, Any]
+Style = tuple[str, str, str]  # colour, marker, line
+Figures = Mapping[str, Callable[[], Figure | None]]  # by name; None where it cannot be drawn here
 
 
 def canvas(
     summary: Summary,
-    title: str,
-    groups: Sequence[Group],
+    words: str,
+    groups: Sequence[Group] = (),
     rows: int = 1,
     columns: int = 1,
-    height: float = 4,
+    height: float = 4.0,
+    width: float = 10.0,
     note: str = "",
-    final: bool = False,
+    curves: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure with its title, and below it what the data are; its panels row by row.
 
-    final says that training is not shown by its curves but by what the final weights reach.
+    groups are those shown. curves says that training is shown by its curves: the caption then says
+    how these are measured. Sizes are in inches.
     """
-    figure = Figure(figsize=(10, height), layout="constrained")
-    figure.suptitle("REHEARSAL: " * summary["rehearsal"] + title, fontweight="bold")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    caption = []
-    if summary["rehearsal"]:
-        caption.append("REHEARSAL on handwritten digits, not a finding")
-    else:
-        caption.append("CIFAR-10")
-    if groups:
-        splits = in_words(common(group["settings"]["split"] for group in groups))
-        epochs = in_words(common(len(group["mean"]["train_loss"]) for group in groups))
-        caption.append(f"{splits} split, {epochs} epochs")
-        caption.append(how_training_is_measured(groups, final))
-    device = in_words(summary["environment"]["device"])
-    caption.append(f"code {in_words(summary['code'])}, {device}")
-    colour = REHEARSAL_COLOUR if summary["rehearsal"] else "black"
-    lines = [*([note] if note else []), textwrap.fill("; ".join(caption), CAPTION_WIDTH)]
-    figure.supxlabel("\n".join(lines), fontsize=7, color=colour)
-    return figure, panels
-
-
-def how_training_is_measured(groups: Sequence[Group], final: bool) -> str:
-    if final:
-        return "training is measured as validation is, by the final weights"
-    fields = {"dropout_rate": "dropout", "augmentation": "augmentation"}
-    handicaps = [
-        words
-        for field, words in fields.items()
-        if any(group["settings"][field] for group in groups)
+    lines = [note] if note else []
+    lines.append("; ".join(caption(summary, groups, curves)))
+    lines = [
+        part for line in lines for part in textwrap.wrap(line, round(CAPTION_WIDTH * width / 10))
     ]
-    return (
-        "training is measured on each batch as it is trained on"
-        + f", with a setting's own {in_words(handicaps)}" * bool(handicaps)
+    figure = Figure(figsize=(width, height + 0.2 * len(lines)), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[height, 0.2 * len(lines)])
+    rehearsal = "REHEARSAL " if summary["rehearsal"] else ""
+    top.suptitle(f"{rehearsal}{summary['title']}: {words}", fontweight="bold", fontsize=12)
+    colour = WARNING_COLOUR if summary["rehearsal"] else "black"
+    place = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+    bottom.text(0.5, 0.5, "\n".join(lines), **place)
+    return figure, list(top.subplots(rows, columns, squeeze=False).flat)
+
+
+def caption(summary: Summary, groups: Sequence[Group], curves: bool) -> list[str]:
+    """What the data of a figure are, in phrases."""
+    found = ["handwritten digits, not a finding" if summary["rehearsal"] else "CIFAR-10"]
+    if summary["finished"]:
+        found.append("{runs} of {of} runs".format(**summary["finished"]))
+    if groups:
+        epochs = common(len(group["mean"]["train_loss"]) for group in groups)
+        found.append(f"{in_words(common(g['settings']['split'] for g in groups))} split")
+        found.append(f"{in_words(epochs)} epoch{'' if epochs == 1 else 's'}")
+    if curves:
+        found.append("training is measured on each batch as it is trained on")
+        if any(g["settings"]["dropout_rate"] or g["settings"]["augmentation"] for g in groups):
+            found[-1] += ", with a setting's own dropout and augmentation"
+    return [*found, in_words(summary["environment"]["device"])]
+
+
+def styles(summary: Summary) -> dict[str, Style]:
+    """Colour, marker and line of each setting, by its place among the settings.
+
+    A setting that starts from another's trained weights, or differs from it only in drop_last, has
+    that one's colour and a dashed line, if it is the first to. So has the second round of colours.
+    """
+    found: dict[str, Style] = {}
+    taken, place = set(), 0
+    for group in summary["groups"]:
+        source = next((o["label"] for o in summary["groups"] if is_variant(group, o)), None)
+        if source in found and source not in taken:
+            taken.add(source)
+            found[group["label"]] = (*found[source][:2], "--")
+            continue
+        line = "-" if place < len(PALETTE) else "--"
+        found[group["label"]] = (*PALETTE[place % len(PALETTE)], line)
+        place += 1
+    return found
+
+
+def is_variant(group: Group, other: Group) -> bool:
+    """Whether a setting starts from another, or is it without the short last batch."""
+    settings, others = group["settings"], other["settings"]
+    if settings.get("start"):
+        return settings["start"] == {**others, "epochs": settings["start"].get("epochs")}
+    return settings.get("drop_last", False) and {**settings, "drop_last": False} == others
+
+
+def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str] | None = None) -> None:
+    """A legend below the panels, in as few rows as fit."""
+    labels = [handle.get_label() for handle in handles] if labels is None else labels
+    room = figure.get_figwidth() * 11  # characters of the legend's type
+    longest = max(map(len, labels), default=1) + 6
+    columns = max(1, min(len(labels), int(room // longest)))
+    figure.subfigs[0].legend(
+        handles, labels, loc="outside lower center", ncols=columns, fontsize=10
     )
 
 
-def styles(summary: Summary) -> dict[str, tuple[str, str, str]]:
-    """Colour, marker and line of each setting: fixed for the study's own, what is left for others.
-
-    A network that is retrained has the colour of the one that it was, and a dashed line.
-    """
-    found = {}
-    for group in summary["groups"]:
-        words = group["label"].split(", ")
-        place = next((PLACES[word] for word in words if word in PLACES), None)
-        found[group["label"]] = (place, "--" if words[0] == "retrained" else "-")
-    free = [i for i in range(len(PALETTE)) if i not in [place for place, _ in found.values()]]
-    others = [label for label, (place, _) in found.items() if place is None]
-    places = free or range(len(PALETTE))
-    for i, label in enumerate(others):  # more settings than colours: those of the second round dash
-        found[label] = (places[i % len(places)], "--" if i >= len(places) else found[label][1])
-    return {label: (*PALETTE[place], line) for label, (place, line) in found.items()}
+def legend_of(figure: Figure, axes: Axes, *others: Artist) -> None:
+    """A legend, below the panels, of what one of them shows."""
+    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = [*handles, *others], [*labels, *(other.get_label() for other in others)]
+    legend(figure, handles, labels)
 
 
-def share_scale(panels: Sequence[Axes]) -> None:
-    """Give panels that stand side by side one scale, which holds what all of them show."""
-    if "log" in [axes.get_yscale() for axes in panels]:
-        for axes in panels:
-            axes.set_yscale("log")
-    for axes in panels[1:]:
-        axes.sharey(panels[0])
-    panels[0].autoscale(axis="y")
-
-
-def share_log_scale(panels: Sequence[Axes]) -> None:
-    """Likewise, a logarithmic one, with plain numbers and enough of them on a narrow one, too."""
-    for axes in panels:
-        axes.set_yscale("log")
-    share_scale(panels)
-    lowest, highest = panels[0].get_ylim()
-    if highest < 1e4 * lowest:
-        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panels[0].yaxis.set_major_formatter("{x:g}")
-    panels[0].yaxis.set_minor_formatter(NullFormatter())
+def one_seed(words: str = "one seed", **style: Any) -> Line2D:
+    """The legend's entry of a single seed."""
+    return Line2D([], [], color="black", label=words, **(FAINT | style))
 
 
 def plot(axes: Axes, curve: Sequence[float | None], quantity: str, **style: Any) -> None:
@@ -156,83 +156,140 @@ def plot(axes: Axes, curve: Sequence[float | None], quantity: str, **style: Any)
     axes.plot(range(1, len(values) + 1), values, **style)
 
 
-def seeds_and_mean(axes: Axes, group: Group, quantity: str, colour: str, mean: str) -> None:
-    """Training and validation of one setting: every seed faint, the mean strong."""
-    for part, words, line in (("train", "training", "--"), ("val", "validation", "-")):
+def seeds_and_mean(axes: Axes, group: Group, quantity: str, colour: str) -> None:
+    """Training and validation of one setting: seeds faint, their mean strong, × where one ends."""
+    for part, words, line in (("train", "training, mean", "--"), ("val", "validation, mean", "-")):
         name = f"{part}_{quantity}"
         shade = TRAINING_COLOUR if part == "train" else colour
         for run in group["runs"]:
-            plot(axes, run[name], quantity, color=shade, linewidth=0.7, alpha=0.35)
-        plot(
-            axes,
-            group["mean"][name],
-            quantity,
-            color=shade,
-            linewidth=2,
-            linestyle=line,
-            label=f"{words}, {mean}",
-        )
-    label_axes(axes, quantity)
+            plot(axes, run[name], quantity, color=shade, **FAINT)
+        style = {"color": shade, "linewidth": 2, "linestyle": line, "label": words}
+        plot(axes, group["mean"][name], quantity, **style)
+    label_axes(axes, quantity, len(group["mean"][f"train_{quantity}"]))
+    mark_divergence(axes, group)
 
 
-def label_axes(axes: Axes, quantity: str) -> None:
+def mark_divergence(axes: Axes, group: Group) -> None:
+    """A × at the top of the panel in each epoch in which a seed diverged."""
+    ends = [run["diverged_at_epoch"] for run in group["runs"]]
+    ends = [end + 1 for end in ends if end is not None]
+    if ends:
+        place = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        axes.plot(ends, [0.97] * len(ends), label="a seed diverged", **DIVERGED, **place)
+
+
+def label_axes(axes: Axes, quantity: str, epochs: int) -> None:
+    """Name the axes. Epochs begin at 1; accuracies lie between 0 and 100%."""
     axes.set_xlabel("epoch")
     axes.set_ylabel(AXIS_LABELS[quantity])
-    if quantity == "loss" and axes.dataLim.y1 > LARGE_LOSS:
+    axes.set_xticks(epoch_ticks(epochs))
+    axes.set_xlim(0.5, epochs + 0.5)
+
+
+def epoch_ticks(epochs: int) -> list[int]:
+    """The first epoch, and about five round ones."""
+    step = max(1, 5 * round(epochs / 25)) if epochs > 12 else max(1, round(epochs / 5))
+    return [1, *(epoch for epoch in range(step, epochs + 1, step) if epoch > 1)]
+
+
+def share_scales(panels: Mapping[str, Sequence[Axes]], groups: Sequence[Group]) -> None:
+    """Give panels the scale of their quantity ("loss", "accuracy"), over the means of all groups.
+
+    A scale of losses ends where one setting or seed would flatten the others, and says what is cut.
+    """
+    for axes in panels.get("accuracy", []):
+        axes.set_ylim(0, 100)
+    losses = values_of(groups, "loss")
+    top = min(HIGHEST_LOSS, 1.05 * max(losses, default=1.0))
+    for axes in panels.get("loss", []):
+        axes.set_ylim(0, top)
+        shown = [
+            y
+            for line in axes.get_lines()
+            for y in line.get_ydata()
+            if line.get_transform() == axes.transData
+        ]
+        highest = max((y for y in shown if math.isfinite(y)), default=0.0)
+        if highest > top:
+            tell_cut(
+                axes, f"up to {highest:,.1f} nats" if highest < 1e4 else f"up to {highest:.0e} nats"
+            )
+
+
+def values_of(groups: Sequence[Group], quantity: str) -> list[float]:
+    """Every value of the mean curves of a quantity."""
+    curves = [group["mean"][f"{part}_{quantity}"] for group in groups for part in ("train", "val")]
+    return [value for curve in curves for value in curve if value is not None]
+
+
+def tell_cut(axes: Axes, words: str) -> None:
+    """Say in a panel what its scale leaves out."""
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}  # legible across curves
+    place = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": 9}
+    axes.text(0.98, 0.98, f"cut: {words}", bbox=box, **place)
+
+
+def share_log_scale(panels: Sequence[Axes]) -> None:
+    """Give panels one logarithmic scale, with plain numbers, and enough of them on a narrow one."""
+    for axes in panels:
         axes.set_yscale("log")
+    for axes in panels[1:]:
+        axes.sharey(panels[0])
+    panels[0].autoscale(axis="y")
+    lowest, highest = panels[0].get_ylim()
+    if highest < 1e4 * lowest:
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[0].yaxis.set_major_formatter("{x:g}")
+    panels[0].yaxis.set_minor_formatter(NullFormatter())
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Ticks of the x axis at whole numbers only."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def cut_off(axes: Axes, top: float) -> None:
-    """End the axis of a loss below its highest values, and say in the panel how high they are."""
-    highest = f"above {top:g} not shown: up to {axes.dataLim.y1:,.0f} nats"
-    axes.set_ylim(top=top)
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}  # legible across curves
-    place = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-    axes.text(0.98, 0.96, highest, fontsize=8, bbox=box, **place)
-
-
 def mark_guessing(line: Callable[..., Line2D], value: float) -> Line2D:
-    """Mark, by axhline or axvline, where guessing ends."""
+    """Mark, by axhline or axvline, what guessing reaches."""
     return line(value, color="black", linestyle=":", linewidth=1, label="guessing", zorder=0)
 
 
 def dots(
     axes: Axes,
-    row: int,
+    row: float,
     values: Sequence[float | None],
     spread: dict[str, float | None],
-    style: tuple[str, str, str],
+    style: Style,
 ) -> None:
-    """One row of a dot plot, in percent: every seed faint, below them the mean and its interval."""
+    """One row of a dot plot, in percent: every seed faint, below them the mean and its interval.
+
+    The interval of two seeds is many times their distance, and is left out.
+    """
     colour, marker, line = style
     known = [100 * value for value in values if value is not None]
-    axes.plot(known, [row] * len(known), "o", color=colour, alpha=0.4, markersize=4)
+    axes.plot(known, [row] * len(known), "o", color=colour, alpha=0.4, markersize=5)
     if spread["mean"] is not None:
         axes.errorbar(
             100 * spread["mean"],
-            row + 0.22,
-            xerr=spread["ci95"] and 100 * spread["ci95"],
+            row + 0.25,
+            xerr=100 * spread["ci95"] if spread["ci95"] and len(known) > 2 else None,
             color=colour,
             marker=marker,
+            markersize=7,
             markerfacecolor="white" if line == "--" else colour,
             capsize=4,
         )
 
 
-def at_the_end(run: dict[str, Any], quantity: str) -> float | None:
-    """A run's "test_accuracy" or "gap"; None where it diverged."""
-    return generalisation_gap(run) if quantity == "gap" else run["test_accuracy"]
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a dot plot, from the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
 
 
-def legend_of_panels(figure: Figure, *others: Artist) -> None:
-    """One legend for panels with a setting each, whose colours their titles tell."""
-    lines = [
-        Line2D([], [], color=TRAINING_COLOUR, linewidth=2, linestyle="--", label="training, mean"),
-        Line2D([], [], color="black", linewidth=2, label="validation, mean (in colour)"),
-        Line2D([], [], color="black", linewidth=0.7, alpha=0.35, label="one seed"),
-    ]
-    figure.legend(handles=[*lines, *others], loc="outside right upper", frameon=False)
+def within_percent(axes: Axes) -> None:
+    """Keep an x axis of accuracies between 0 and 100%."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(0, low), min(100, high))
 
 
 def counted(group: Group) -> str:
@@ -240,6 +297,12 @@ def counted(group: Group) -> str:
     sound = len(group["runs"]) - group["diverged"]
     words = f"{sound} seed{'' if sound == 1 else 's'}"
     return words + (f" ({group['diverged']} diverged)" if group["diverged"] else "")
+
+
+def name_of(group: Group) -> str:
+    """A group's label, and how many of its seeds diverged, if any did."""
+    lost = group["diverged"]
+    return group["label"] + (f"\n({lost} of {len(group['runs'])} diverged)" if lost else "")
 
 
 def smooth(curve: Sequence[float | None], window: int) -> list[float | None]:

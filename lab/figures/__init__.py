@@ -1,0 +1,73 @@
+"""Every figure, drawn from the summaries alone.
+
+An experiment has the figures of the module of its own name here, or else those of any sweep.
+"""
+
+import importlib.util
+import io
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from lab.figures import mistakes, results, sweep
+from lab.figures.canvas import STYLE, Figures, Summary
+from lab.store import write
+from lab.summary import summarise
+
+
+def figures(summary: Summary) -> Figures:
+    """The figures of an experiment by name, in their order, each a function that draws it."""
+    name = f"lab.figures.{summary['experiment']}"
+    if importlib.util.find_spec(name):
+        return importlib.import_module(name).figures(summary)
+    return sweep.figures(summary)
+
+
+def file_name(figure: str) -> str:
+    """The name of a figure's file."""
+    return f"{figure.replace(', ', '_').replace(' ', '_')}.png"
+
+
+def draw(summary: Summary, folder: Path) -> list[Path]:
+    """Draw all figures of one experiment into its folder as PNG; their paths."""
+    return save(figures(summary), folder)
+
+
+def save(found: Figures, folder: Path) -> list[Path]:
+    """Write figures into a folder as PNG; the paths of those that could be drawn."""
+    paths = []
+    with matplotlib.rc_context(STYLE):
+        for name, make in found.items():
+            if figure := make():
+                content = io.BytesIO()
+                figure.savefig(content, format="png")
+                paths.append(folder / file_name(name))
+                write(paths[-1], content.getvalue())
+    return paths
+
+
+def draw_at_a_glance(root: Path) -> list[Path]:
+    """Draw the whole study into a results folder, from all its summaries; the path."""
+    summaries = [json.loads(path.read_text()) for path in root.glob("*/summary.json")]
+    summaries.sort(key=lambda summary: summary["title"])
+    return save({"at_a_glance": partial(results.at_a_glance, summaries)}, root)
+
+
+def draw_errors(record: dict[str, Any], name: str, folder: Path) -> list[Path]:
+    """Draw the confusion matrix and the mistakes of one run into a folder; the paths.
+
+    record is a finished run's, and name that of its file, without the ending.
+    """
+    label = name.split("_seed=")[0].replace("_", ", ")
+    rehearsal = record["run"].get("dataset") == "digits"
+    summary = summarise("errors", "errors: one run", {}, {label: [record]}, rehearsal=rehearsal)
+    (group,) = summary["groups"]
+    (run,) = group["runs"]
+    found = {
+        f"{name}_confusion": partial(mistakes.by_class, summary, group, run),
+        f"{name}_mistakes": partial(mistakes.mistakes, summary, group, run),
+    }
+    return save(found, folder)

@@ -1,0 +1,90 @@
+"""Figures of what one trained network gets right and wrong on the test set."""
+
+from functools import partial
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lab.figures.canvas import Figures, Group, Summary, canvas, styles
+
+
+def best_model_figures(summary: Summary) -> Figures:
+    """What the best model gets right and wrong, where there is one."""
+    if (found := best_run(summary)) is None:
+        return {}
+    return {
+        "best_model": partial(by_class, summary, *found),
+        "mistakes": partial(mistakes, summary, *found),
+    }
+
+
+def best_run(summary: Summary) -> tuple[Group, dict[str, Any]] | None:
+    """The best group, and its run with the highest validation accuracy at the last epoch."""
+    for group in summary["groups"]:
+        if group["label"] == summary["best"]:
+            sound = [run for run in group["runs"] if run["diverged_at_epoch"] is None]
+            return group, max(sound, key=lambda run: run["val_accuracy"][-1])
+    return None
+
+
+def by_class(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
+    """The confusion matrix and the accuracy by class of one run on the test set."""
+    names = list(run["report"])[: len(run["confusion_matrix"])]
+    words = f"{group['label']}, seed {run['seed']}, by class on the test set"
+    figure, (matrix, bars) = canvas(summary, words, [group], columns=2, height=5)
+    shares = [[100 * n / max(1, sum(row)) for n in row] for row in run["confusion_matrix"]]
+    image = matrix.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+    for true, row in enumerate(shares):
+        for predicted, share in enumerate(row):
+            style = {"ha": "center", "va": "center", "fontsize": 8}
+            shade = "black" if share > 50 else "white"
+            matrix.text(predicted, true, f"{share:.0f}", color=shade, **style)
+    matrix.grid(False)
+    matrix.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    matrix.set_yticks(range(len(names)), names)
+    matrix.set_xlabel("predicted class")
+    matrix.set_ylabel("true class")
+    figure.subfigs[0].colorbar(image, ax=matrix, label="images of the true class (%)", shrink=0.8)
+    recalls = [row[i] for i, row in enumerate(shares)]
+    order = sorted(range(len(names)), key=lambda i: recalls[i])
+    colour = styles(summary)[group["label"]][0]
+    bars.barh([names[i] for i in order], [recalls[i] for i in order], color=colour)
+    for place, i in enumerate(order):
+        bars.text(recalls[i] + 1, place, f"{recalls[i]:.0f}", va="center", fontsize=9)
+    bars.set_xlim(0, 108)
+    bars.set_xticks(range(0, 101, 20))
+    bars.set_xlabel("accuracy by class (%)")
+    return figure
+
+
+def mistakes(summary: Summary, group: Group, run: dict[str, Any]) -> Figure | None:
+    """The test images that one run most confidently took for others; None without the data.
+
+    Below each stands the probability that it gave to all other classes together.
+    """
+    shown = run["most_confident_mistakes"]
+    images = test_images(group["settings"]["dataset"])
+    if images is None or not shown:
+        return None
+    words = f"{group['label']}, seed {run['seed']}, most confident mistakes on the test set"
+    rows = -(-len(shown) // 5)
+    note = "In brackets: the probability that was left for all other classes together"
+    figure, panels = canvas(summary, words, [group], rows, 5, height=0.6 + 1.9 * rows, note=note)
+    for axes in panels:
+        axes.axis("off")
+    for axes, mistake in zip(panels, shown, strict=False):
+        axes.imshow(images[mistake["image"]].numpy())
+        left = 1 - mistake["probability"]
+        axes.set_title(
+            f"{mistake['true']}, taken for\n{mistake['predicted']} ({left:.0e})", fontsize=10
+        )
+    return figure
+
+
+def test_images(dataset: str) -> Any:
+    """The test images, (n, 32, 32, 3) uint8, or None where they are not on this machine."""
+    from lab import download, sweep  # not at the top: the sweep's own imports lead here
+
+    if dataset == "cifar10" and download.find_faults(download.data_folder()):
+        return None
+    return sweep.load_data(dataset).test_images

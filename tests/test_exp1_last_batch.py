@@ -1,0 +1,134 @@
+"""Experiment 1.3: every run has a twin that differs in its last batch alone."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import pytest
+from conftest import Lab, Rehearsal
+from made_up import made_up
+from project import files
+
+import exp1_last_batch
+import exp1_lr
+import exp3_gradients
+from lab import figures
+from train import Run
+
+RATES = ["lr=0.1", "lr=0.075", "lr=0.05", "lr=0.025", "lr=0.01"]
+
+
+def test_every_run_differs_from_its_twin_in_the_last_batch_alone() -> None:
+    twins, groups = exp1_last_batch.twins(), exp1_last_batch.runs()
+    assert list(twins) == [*RATES, "BatchNormNet"]
+    assert list(groups) == [f"{label}, drop last" for label in twins]
+    for label, group in twins.items():
+        without = [dataclasses.replace(run, drop_last=True) for run in group]
+        assert groups[f"{label}, drop last"] == without
+        assert [run.seed for run in group] == [1, 2, 3, 4, 5]
+        assert not any(run.drop_last for run in group)
+    assert {label: twins[label] for label in RATES} == exp1_lr.runs()
+    assert twins["BatchNormNet"] == exp3_gradients.performance_runs()["BatchNormNet"]
+    assert sum(map(len, groups.values())) == 30
+    assert "30 runs of 50 epochs" in exp1_last_batch.__doc__
+
+
+def test_roughness_by_hand() -> None:
+    """Over the changes into the second half of the epochs, of seeds that did not diverge."""
+    run = dataclasses.replace(exp1_lr.runs()["lr=0.1"][0], epochs=4)
+    curves = ([0.1, 0.9, 0.5, 0.6], [0.1, 0.2, 0.3, 0.6])  # into epochs 3 and 4: 0.4, 0.1; 0.1, 0.3
+    records = [made_up(run, val_accuracy=curve[-1]) for curve in curves]
+    for record, curve in zip(records, curves, strict=True):
+        record["val_accuracy"] = curve
+    lost = made_up(run, diverged_at=2)
+    (found,) = exp1_last_batch.roughnesses({"lr=0.1": [*records, lost]}).values()
+    assert found["mean"] == pytest.approx(0.225)
+    assert found["std"] == pytest.approx(0.05 / 2**0.5)
+    assert exp1_last_batch.in_points(found) == "22.50 ± 3.54"
+    assert exp1_last_batch.in_points({"mean": 0.1, "std": None, "ci95": None}) == "10.00"
+    (none,) = exp1_last_batch.roughnesses({"lr=0.1": [lost]}).values()
+    assert exp1_last_batch.in_points(none) == "–"
+
+
+def test_every_run_is_compared_with_its_twin(
+    a_lab: Lab, no_training: list[Run], no_figures: None
+) -> None:
+    assert a_lab.run(exp1_last_batch) == 0
+    summary = json.loads((a_lab.root / "exp1_last_batch" / "summary.json").read_text())
+    assert len(no_training) == 60
+    labels = [*RATES, "BatchNormNet"]
+    pairs = [(pair["label"], pair["minus"]) for pair in summary["comparisons"]]
+    assert pairs == [(f"{label}, drop last", label) for label in labels]
+    assert summary["candidates"] == [f"{label}, drop last" for label in RATES]
+    assert summary["best"] in summary["candidates"]
+    assert summary["roughness"].keys() == {group["label"] for group in summary["groups"]}
+    ((title, rows),) = summary["tables"].items()
+    assert "oughness" in title
+    assert [row["setting"] for row in rows] == labels
+    for row in rows:
+        rough = [summary["roughness"][row["setting"] + end] for end in ("", ", drop last")]
+        assert list(row.values())[1:] == [exp1_last_batch.in_points(found) for found in rough]
+    (finding,) = summary["findings"]
+    ends = {group["label"]: group["mean"]["val_accuracy"][-1] for group in summary["groups"]}
+    best = max(RATES, key=ends.get)
+    assert f"With the short last batch {best} has" in finding
+    assert f"without it {summary['best'].removesuffix(', drop last')}." in finding
+    table = (a_lab.root / "exp1_last_batch" / "table.md").read_text()
+    assert title in table
+    assert rows[0]["without it"] in table
+
+
+def test_fresh_leaves_the_runs_of_1_1_alone(
+    a_lab: Lab, no_training: list[Run], no_figures: None
+) -> None:
+    assert a_lab.run(exp1_last_batch) == 0
+    no_training.clear()
+    assert a_lab.run(exp1_last_batch, "--fresh") == 0
+    theirs = {run for group in exp1_lr.runs().values() for run in group}
+    assert len(no_training) == 35
+    assert theirs.isdisjoint(no_training)
+
+
+@pytest.fixture(scope="module")
+def rehearsal(rehearse: Callable[..., Rehearsal], rehearsal_of_1_1: Rehearsal) -> Rehearsal:
+    return rehearse(exp1_last_batch, beside=rehearsal_of_1_1.root, EPOCHS=2, SEEDS=[1, 2])
+
+
+@pytest.mark.slow
+def test_rehearsal_trains_the_twins_and_shows_them(
+    rehearsal: Rehearsal, rehearsal_of_1_1: Rehearsal
+) -> None:
+    quick = rehearsal.root / "quick"
+    theirs = files(rehearsal_of_1_1.root / "quick", "runs").keys()
+    mine = files(quick, "runs").keys()
+    assert theirs < mine
+    new = {name for name in mine - theirs if name.endswith(".json")}
+    assert len([name for name in new if "drop-last" in name]) == 6
+    assert len([name for name in new if "BatchNormNet" in name]) == 4
+    assert len(new) == 8
+    summary = json.loads((quick / "exp1_last_batch" / "summary.json").read_text())
+    for pair in summary["comparisons"]:
+        assert pair["test_accuracy"]["mean"] != 0  # 1,350 images leave a short last batch
+    page = (quick / "README.md").read_text()
+    for name in map(figures.file_name, figures.figures(summary)):
+        assert (quick / "exp1_last_batch" / name).exists()
+        assert f"(exp1_last_batch/{name})" in page
+    assert summary["findings"][0] in page
+    assert summary["findings"][0] in rehearsal.out
+
+
+@pytest.mark.parametrize(("constant", "value"), [("LEARNING_RATE", 0), ("SEEDS", [])])
+def test_bad_constant_is_named(
+    constant: str, value: object, a_lab: Lab, refused: Callable[..., str]
+) -> None:
+    line = refused(a_lab.edit(exp1_last_batch, **{constant: value}), exp1_last_batch, "--quick")
+    assert line.startswith(constant)
+    assert "exp1_last_batch.py" in line
+
+
+def test_bad_constant_of_1_1_is_named_with_its_file(
+    a_lab: Lab, refused: Callable[..., str]
+) -> None:
+    line = refused(a_lab.edit(exp1_lr, SEEDS=5), exp1_last_batch, "--quick")
+    assert line.startswith("SEEDS")
+    assert "edit it at the top of exp1_lr.py" in line

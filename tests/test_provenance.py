@@ -1,0 +1,286 @@
+"""The fingerprint of code: which edits retire which runs, and which cost nothing."""
+
+import ast
+import dataclasses
+import re
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from lab import provenance
+
+TRAIN, DATA, MODELS = "train.py", "data.py", "models.py"
+GRADIENTS, ENGINE = "lab/gradients.py", "lab/engine.py"
+
+
+class Code:
+    """The text of the code that decides numbers, to edit without touching the files."""
+
+    def __init__(self) -> None:
+        self.texts = provenance.read_sources()
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        assert old in self.texts[name], f"{old!r} is not in {name}"
+        self.change(name, self.texts[name].replace(old, new, 1))
+
+    def add(self, name: str, text: str) -> None:
+        self.change(name, f"{self.texts[name]}\n\n{text}\n")
+
+    def change(self, name: str, text: str) -> None:
+        ast.parse(text)
+        self.texts[name] = text
+        forget()
+
+
+def forget() -> None:
+    provenance._digest.cache_clear()
+    provenance.engine_fingerprint.cache_clear()
+
+
+@pytest.fixture
+def code(monkeypatch) -> Iterator[Code]:
+    edited = Code()
+    monkeypatch.setattr(provenance, "sources", lambda: edited.texts)
+    forget()
+    yield edited
+    forget()
+
+
+@pytest.fixture
+def runs(a_run) -> dict[str, provenance.Run]:
+    """One run of each kind that an edit may or may not retire."""
+    retrained = {"start": a_run(network="DropoutNet", initialisation="xavier")}
+    return {
+        "baseline": a_run(),
+        "dropout": a_run(network="DropoutNet", dropout_rate=0.4),
+        "batch norm": a_run(network="BatchNormNet"),
+        "kaiming": a_run(initialisation="kaiming"),
+        "small uniform": a_run(initialisation="small uniform"),
+        "cifar10": a_run(dataset="cifar10"),
+        "watched": a_run(gradient_statistics=True),
+        "retrained": a_run(**retrained),
+    }
+
+
+@pytest.fixture
+def retired(code, runs) -> Callable[[], set[str]]:
+    """A function that says which runs the edits so far retire, and "engine" where they do that."""
+
+    def fingerprints() -> dict[str, str]:
+        found = {name: provenance.fingerprint(run) for name, run in runs.items()}
+        return found | {"engine": provenance.engine_fingerprint()}
+
+    before = fingerprints()
+
+    def changed() -> set[str]:
+        after = fingerprints()
+        return {name for name in before if before[name] != after[name]}
+
+    return changed
+
+
+ALL = {
+    *("baseline", "dropout", "batch norm", "kaiming", "small uniform"),
+    *("cifar10", "watched", "retrained"),
+}
+
+
+def test_a_fingerprint_is_eight_hexadecimal_digits_of_a_kind_of_run(runs):
+    found = {name: provenance.fingerprint(run) for name, run in runs.items()}
+    for fingerprint in [*found.values(), provenance.engine_fingerprint()]:
+        assert re.fullmatch("[0-9a-f]{8}", fingerprint)
+    assert len(set(found.values())) == len(runs)
+    # settings are part of a run's own hash, not of the code's
+    longer = dataclasses.replace(runs["baseline"], epochs=9, seed=4, learning_rate=0.1)
+    assert provenance.fingerprint(longer) == found["baseline"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected"),
+    [
+        # the training step, the draws, the measures
+        (TRAIN, "optimizer.zero_grad()", "pass", ALL),
+        (TRAIN, "EVALUATION_BATCH = 500", "EVALUATION_BATCH = 501", ALL),
+        (TRAIN, ">> 1))", ">> 2))", ALL),
+        (TRAIN, "< 0.5\n", "< 0.4\n", ALL),
+        (TRAIN, "nn.init.zeros_(layer.bias)", "nn.init.ones_(layer.bias)", ALL),
+        (TRAIN, "weight_decay: float = 0.0", "weight_decay: float = 0.1", ALL),
+        # data that every run goes through, its own data set, the other one
+        (DATA, "SPLIT_SEED = 0", "SPLIT_SEED = 1", ALL),
+        (DATA, ".sub_(0.5)", ".sub_(0.49)", ALL),
+        (DATA, "CROP_PADDING = 4", "CROP_PADDING = 5", ALL),
+        (DATA, '"standard": (0.0, 0.9)', '"standard": (0.0, 0.8)', ALL),
+        (DATA, "/ 16 * 255", "/ 16 * 254", ALL - {"cifar10"}),
+        (DATA, "tuple(parts[0].classes)", "tuple(parts[1].classes)", {"cifar10"}),
+        # a network, its base class, its own part, an initialisation
+        (MODELS, "F.relu(self.fc1(x.flatten(1)))", "F.gelu(self.fc1(x.flatten(1)))", ALL),
+        (MODELS, "2 * width, 3, padding=1)", "2 * width, 3, padding=0)", ALL),
+        (
+            MODELS,
+            "noise >= self.dropout_rate",
+            "noise > self.dropout_rate",
+            {"dropout", "retrained"},
+        ),
+        (MODELS, "nn.BatchNorm1d(4 * width)", "nn.BatchNorm1d(4 * width, 1e-4)", {"batch norm"}),
+        (MODELS, 'nonlinearity="relu"', 'nonlinearity="tanh"', {"kaiming"}),
+        (MODELS, "-0.05, 0.05", "-0.06, 0.06", {"small uniform"}),
+        (MODELS, "xavier_uniform_", "xavier_normal_", {"retrained"}),
+        (MODELS, "std=0.05", "std=0.06", set()),
+        # what watches, and the engine
+        (GRADIENTS, "WINDOW = 5", "WINDOW = 6", {"watched"}),
+        (GRADIENTS, "clamp(min=1)", "clamp(min=2)", {"watched"}),
+    ],
+)
+def test_an_edit_retires_the_runs_whose_numbers_it_decides(name, old, new, expected, code, retired):
+    code.edit(name, old, new)
+    assert retired() == expected
+
+
+def test_an_edit_of_the_engine_retires_no_run_of_the_plain_loop(code, retired):
+    code.add(ENGINE, "ANOTHER = 1")
+    assert retired() == {"engine"}
+
+
+def test_an_edit_inside_a_function_of_the_engine_is_noticed(code, retired):
+    tree = ast.parse(code.texts[ENGINE])
+    function = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
+    function.body.append(ast.parse("del edited").body[0])
+    code.change(ENGINE, ast.unparse(tree))
+    assert retired() == {"engine"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (MODELS, "class WideNet(BaselineNet):\n    width = 64"),
+        (MODELS, "class OwnNet(nn.Module):\n    def forward(self, x):\n        return helper(x)"),
+        (MODELS, "def orthogonal(weight):\n    nn.init.orthogonal_(weight)"),
+        (MODELS, "SLOPE = 0.1"),
+        (DATA, "def svhn(folder) -> Dataset:\n    return digits(folder)"),
+        (DATA, "def cutout(images):\n    return images"),
+    ],
+)
+def test_a_network_an_initialisation_or_a_data_set_that_is_added_retires_nothing(
+    name, text, code, retired
+):
+    code.add(name, text)
+    assert retired() == set()
+
+
+@pytest.mark.parametrize("name", [MODELS, DATA])
+def test_what_is_added_at_the_top_retires_nothing_either(name, code, retired):
+    first = "class BaselineNet" if name == MODELS else "class UserError"
+    code.edit(name, first, f"def added(weight):\n    return weight\n\n\n{first}")
+    assert retired() == set()
+
+
+def test_a_definition_that_the_training_uses_counts_from_its_addition_on(code, retired, runs):
+    """A helper retires nothing before something uses it, and decides numbers afterwards."""
+    code.add(MODELS, "SLOPE = 0.1\n\n\ndef leaky(x):\n    return F.leaky_relu(x, SLOPE)")
+    assert retired() == set()
+    code.edit(MODELS, "F.relu(self.bn4(", "leaky(self.bn4(")
+    assert retired() == {"batch norm"}
+    used = provenance.fingerprint(runs["batch norm"])
+    code.edit(MODELS, "SLOPE = 0.1", "SLOPE = 0.2")
+    assert retired() == {"batch norm"}
+    assert provenance.fingerprint(runs["batch norm"]) != used
+
+
+def test_a_network_of_the_users_own_is_retired_by_its_own_edits(code, retired, a_run, monkeypatch):
+    import models
+
+    monkeypatch.setattr(models, "MyNet", type("MyNet", (models.BaselineNet,), {}), raising=False)
+    run = a_run(network="MyNet")
+    code.add(MODELS, "class MyNet(BaselineNet):\n    depth = 3")
+    first = provenance.fingerprint(run)
+    code.edit(MODELS, "depth = 3", "depth = 4")
+    second = provenance.fingerprint(run)
+    code.edit(MODELS, "F.max_pool2d(self.conv2(x), 2)", "F.avg_pool2d(self.conv2(x), 2)")
+    assert len({first, second, provenance.fingerprint(run)}) == 3
+    assert "batch norm" in retired()  # which has BaselineNet as its base class, too
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        (MODELS, "import torch\n", "# the networks\nimport torch\n"),
+        (MODELS, '"""BaselineNet with dropout', '"""A BaselineNet with dropout'),
+        (MODELS, "import torch\n", "import math\nimport torch\n"),
+        (DATA, "SPLIT_SEED = 0", "SPLIT_SEED  =  0  # the seed of the split"),
+        (DATA, "from torch import Tensor\n", "from torch import Tensor, nn\n"),
+        (TRAIN, '"""Training: from a run', '"""How training goes: from a run'),
+        (TRAIN, '"""Train for one epoch; the mean', '"""The mean'),
+        (TRAIN, "import sys\n", "import re\nimport sys\n"),
+        (GRADIENTS, '"""Close the epoch\'s sums."""', '"""Close them."""'),
+        (ENGINE, "import torch\n", "import torch\n\n# a comment\n"),
+    ],
+)
+def test_a_comment_a_docstring_and_an_import_cost_nothing(name, old, new, code, retired):
+    code.edit(name, old, new)
+    assert retired() == set()
+
+
+def test_a_move_within_a_file_and_another_layout_cost_nothing(code, retired):
+    """Every file with its statements in reverse order, as ast writes them."""
+    for name, text in code.texts.copy().items():
+        tree = ast.parse(text)
+        moved = ast.unparse(ast.Module(tree.body[::-1], []))
+        assert moved != text
+        code.change(name, moved)
+    assert retired() == set()
+
+
+def test_a_string_that_is_no_docstring_counts(code, retired):
+    code.edit(DATA, '"halves": (0.0, 0.5)', '"half": (0.0, 0.5)')
+    assert retired() == ALL
+
+
+def test_the_code_is_that_of_when_the_process_began(tmp_path, monkeypatch):
+    """A file that is edited while a sweep runs must not give its fingerprint to older code."""
+    for name in provenance.SOURCES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(provenance.HERE / name, tmp_path / name)
+    provenance.sources.cache_clear()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(provenance, "HERE", tmp_path)
+            at_first = provenance.sources()
+            (tmp_path / MODELS).write_text("edited = True\n")
+            assert provenance.sources() == at_first
+            assert provenance.read_sources()[MODELS] == "edited = True\n"
+            assert provenance.read_sources() | {MODELS: at_first[MODELS]} == at_first
+    finally:
+        provenance.sources.cache_clear()
+
+
+def test_every_file_that_decides_numbers_is_read():
+    assert set(provenance.sources()) == {TRAIN, DATA, MODELS, GRADIENTS, ENGINE}
+    assert "class BatchNormNet" in provenance.sources()[MODELS]
+
+
+# Versions, device and commit
+
+
+def test_the_environment_names_versions_device_and_commit():
+    found = provenance.environment("cpu")
+    assert list(found) == ["torch", "python", "device", "git_commit", "git_dirty"]
+    assert found["torch"] == torch.__version__
+    assert re.fullmatch(r"cpu \(.+\)", found["device"])
+    assert found["git_commit"] is None or re.fullmatch("[0-9a-f]{40}", found["git_commit"])
+    assert found["git_dirty"] in (True, False, None)
+
+
+def test_without_a_repository_there_is_no_commit(tmp_path, monkeypatch):
+    provenance.git.cache_clear()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(provenance, "HERE", tmp_path)
+            found = provenance.environment("cpu")
+            assert found["git_commit"] is found["git_dirty"] is None
+            patch.setenv("PATH", str(tmp_path))  # nor without git
+            provenance.git.cache_clear()
+            assert provenance.environment("cpu")["git_commit"] is None
+    finally:
+        provenance.git.cache_clear()

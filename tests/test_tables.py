@@ -1,0 +1,382 @@
+"""Tables, CSV files and sentences: each says what the numbers of the summary say."""
+
+import csv
+import json
+
+import pytest
+from test_summary import ENVIRONMENT, RUN, record
+
+from lab.summary import against_published, summarise
+from lab.tables import (
+    against_published_lines,
+    answer,
+    caveats,
+    notes,
+    save,
+    table,
+    table_rows,
+    zero_gradients,
+)
+
+
+def summary_of(groups, **more):
+    return summarise("exp1_lr", "Why?\n\nSo.", {}, groups, **more)
+
+
+def at(rate, seed, val, test=0.5, **changes):
+    """A run at a learning rate."""
+    return record(seed, val, test, run=RUN | {"seed": seed, "learning_rate": rate}, **changes)
+
+
+@pytest.fixture
+def groups():
+    return {
+        "lr=0.1": [at(0.1, 1, 0.6, 0.58), at(0.1, 2, 0.7, 0.62)],
+        "lr=0.05": [at(0.05, 1, 0.8, 0.7), at(0.05, 2, 0.7, diverged_at=1)],
+    }
+
+
+@pytest.fixture
+def summary(groups):
+    return summarise(
+        "exp1_lr", "Experiment 1.1, rates: why?\n\nSo.", {"EPOCHS": 2, "SEEDS": [1, 2]}, groups
+    )
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_written_summary_keeps_the_contract(summary, groups, tmp_path):
+    paths = save(summary, groups, tmp_path)
+    names = ["summary.json", "table.md", "table.csv", "curves.csv", "runs.csv"]
+    assert sorted(path.name for path in paths) == sorted(names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    saved = json.loads((tmp_path / "summary.json").read_text())
+    assert saved == summary
+    assert saved["experiment"] == "exp1_lr"
+    assert saved["settings"]["EPOCHS"] == 2
+    assert saved["environment"] == ENVIRONMENT
+    assert saved["code"] == "abc"
+    assert saved["seconds"] == 1.0
+    assert [group["label"] for group in saved["groups"]] == ["lr=0.1", "lr=0.05"]
+    assert saved["best"] == "lr=0.05"
+    assert saved["rehearsal"] is False
+    assert saved["finished"] is None
+
+
+def test_the_tables_say_what_the_summary_says(summary, groups, tmp_path):
+    save(summary, groups, tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    first, second = text.splitlines()[4:6]
+    # gaps 0.3 and 0.2; Student's quantile with 1 degree of freedom is 12.7062
+    for cell in ("90.00 ± 0.00", "65.00 ± 7.07", "25.00 ± 7.07", "60.00 ± 2.83", "± 25.41"):
+        assert cell in first
+    assert "0 of 2" in first
+    for cell in ("lr=0.05 (best)", "80.00", "70.00", "–", "1 of 2"):
+        assert cell in second
+    assert "Epochs: 2. Seeds: 2. Device: cpu. Code: abc." in text
+    assert "REHEARSAL" not in text
+    assert "HALF-WAY" not in text
+    rows = rows_of(tmp_path / "table.csv")
+    assert [row["setting"] for row in rows] == ["lr=0.1", "lr=0.05"]
+    assert float(rows[0]["test_accuracy_mean"]) == pytest.approx(0.60)
+    assert float(rows[0]["gap_mean"]) == pytest.approx(0.25)
+    assert rows[1]["test_accuracy_std"] == ""
+    assert rows[1]["diverged"] == "1"
+    assert rows[0]["data"] == "cifar10"
+
+
+def test_curves_have_a_row_for_each_epoch_of_a_run(summary, groups, tmp_path):
+    save(summary, groups, tmp_path)
+    rows = rows_of(tmp_path / "curves.csv")
+    names = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    assert list(rows[0]) == ["setting", "seed", "epoch", *names]
+    where = [("lr=0.1", 1), ("lr=0.1", 2), ("lr=0.05", 1), ("lr=0.05", 2)]
+    assert [(row["setting"], int(row["seed"]), int(row["epoch"])) for row in rows] == [
+        (label, seed, epoch) for label, seed in where for epoch in (1, 2)
+    ]
+    for row in rows[:-1]:
+        run = next(r for r in groups[row["setting"]] if r["seed"] == int(row["seed"]))
+        for name in names:
+            assert float(row[name]) == run[name][int(row["epoch"]) - 1]  # to the last bit
+    assert [rows[-1][name] for name in names] == ["", "", "", ""]  # from where it diverged on
+    assert rows[-2]["val_accuracy"] == "0.4"
+
+
+def test_runs_have_a_row_each_with_every_field_and_final_number(summary, groups, tmp_path):
+    start = RUN | {"seed": 2}
+    changes = {"learning_rate": [0.1, 0.05], "frozen": ["conv1"], "start": start}
+    groups["lr=0.05"][1]["run"] |= changes
+    save(summary, groups, tmp_path)
+    rows = rows_of(tmp_path / "runs.csv")
+    assert len(rows) == 4
+    first, last = rows[0], rows[-1]
+    assert list(first)[:2] == ["setting", "seed"]
+    assert (first["setting"], first["seed"]) == ("lr=0.1", "1")
+    assert {name: first[name] for name in ("network", "learning_rate", "epochs", "split")} == {
+        **{"network": "BaselineNet", "learning_rate": "0.1", "epochs": "2", "split": "standard"}
+    }
+    for name, default in {"momentum": "0.0", "width": "16", "dataset": "cifar10"}.items():
+        assert first[name] == default
+    assert (first["start"], first["augmentation"], first["drop_last"]) == ("", "[]", "False")
+    assert {name: float(first[name]) for name in list(first)[-8:-1]} == {
+        **{"final_val_loss": 1.5, "final_val_accuracy": 0.6, "final_train_loss": 0.5},
+        **{"final_train_accuracy": 0.9, "test_loss": 1.25, "test_accuracy": 0.58},
+        "gap": pytest.approx(0.3),
+    }
+    assert first["diverged_at_epoch"] == ""
+    assert json.loads(last["learning_rate"]) == [0.1, 0.05]
+    assert json.loads(last["frozen"]) == ["conv1"]
+    assert json.loads(last["start"])["seed"] == 2
+    assert [last[name] for name in list(last)[-8:]] == [""] * 7 + ["1"]
+
+
+def test_a_rehearsal_is_marked_in_every_table(groups, tmp_path):
+    save(summary_of(groups, rehearsal=True), groups, tmp_path)
+    assert "REHEARSAL" in (tmp_path / "table.md").read_text()
+    assert "rehearsal" in (tmp_path / "table.csv").read_text().splitlines()[1]
+
+
+def test_a_half_way_report_says_in_every_table_how_many_runs_it_rests_on(groups, tmp_path):
+    tables = {"Roughness": [{"setting": "lr=0.1", "points": "1.20"}]}
+    summary = summary_of(groups, finished={"runs": 4, "of": 25}, tables=tables)
+    for title in ("Settings", "Comparisons", "Roughness"):
+        assert f"{title} (4 of 25 runs):" in table(summary, "simple")
+    assert "HALF-WAY: 4 of 25 runs are finished." in notes(summary)
+    save(summary, groups, tmp_path)
+    assert [row["finished"] for row in rows_of(tmp_path / "table.csv")] == ["4 of 25 runs"] * 2
+    assert "finished" not in table_rows(summary_of(groups))[0]
+    assert "of 25" not in table(summary_of(groups))
+
+
+def test_notes_say_what_differs():
+    groups = {"a": [record(1, 0.6)], "b": [record(1, 0.6, diverged_at=0), record(2, 0.6)]}
+    assert "Epochs: 2. Seeds: 1 and 2. Device: cpu. Code: abc." in notes(summary_of(groups))
+
+
+def comparison(summary):
+    """The cells of the first comparison."""
+    line = table(summary).split("Comparisons:")[1].strip().splitlines()[2]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_comparison_is_told_with_interval_p_correction_and_verdict():
+    """Differences 6 and 10 points: mean 8, half-width 25.41, p = 1 - 2 arctan(4) / π = 0.156."""
+    groups = {
+        "a": [record(1, 0.8, 0.70), record(2, 0.8, 0.60)],
+        "b": [record(1, 0.6, 0.64), record(2, 0.6, 0.50)],
+    }
+    assert comparison(summary_of(groups)) == [
+        *("a minus b", "+8.00", "−17.41 to +33.41", "2", "0.156", "0.156", "within noise"),
+        *("−20.00", "−20.00 to −20.00"),
+    ]
+
+
+def test_a_verdict_names_the_better_setting():
+    better = [record(seed, 0.8, 0.70 + seed / 1000) for seed in (1, 2, 3)]
+    worse = [record(seed, 0.6, 0.60) for seed in (1, 2, 3)]
+    assert "a is better" in comparison(summary_of({"a": better, "b": worse}))
+    turned = summary_of({"a": better, "b": worse}, comparisons=[("b", "a")])
+    assert "a is better" in comparison(turned)
+    assert comparison(turned)[1] == "−10.20"
+
+
+def test_a_comparison_names_left_out_seeds_in_the_same_line():
+    groups = {
+        "a": [record(1, 0.8), record(2, 0.8), record(3, 0.8)],
+        "b": [record(1, 0.6), record(2, 0.6, diverged_at=0), record(3, 0.6, diverged_at=1)],
+    }
+    cells = comparison(summary_of(groups))
+    assert cells[3] == "1 (without seeds 2 and 3, which diverged)"
+    assert cells[4:7] == ["–", "–", "none: too few seeds"]
+    assert cells[1:3] == ["+0.00", "–"]
+
+
+def test_devices_that_differ_give_no_verdict():
+    gpu = ENVIRONMENT | {"device": "NVIDIA H100"}
+    groups = {
+        "a": [record(seed, 0.8) for seed in (1, 2)],
+        "b": [record(seed, 0.6, environment=gpu) for seed in (1, 2)],
+    }
+    assert comparison(summary_of(groups))[4:7] == ["–", "–", "none: different devices"]
+    assert "without a verdict against b" in answer(summary_of(groups))
+    assert "Device: cpu and NVIDIA H100." in notes(summary_of(groups))
+
+
+def test_a_scripts_own_tables_stand_below_their_titles():
+    tables = {"Roughness, in points": [{"setting": "a", "with": "1.20"}], "Nothing": []}
+    text = table(summary_of({"a": [record(1, 0.6)]}, tables=tables))
+    assert text.endswith(
+        "Roughness, in points:\n\n| setting   | with   |\n|-----------|--------|\n"
+        "| a         | 1.20   |"
+    )
+    assert "Comparisons" not in text  # one setting has nothing to be compared with
+
+
+def test_the_table_names_trainable_parameters_where_they_are_known(summary):
+    assert "parameters" not in table(summary)
+    summary["trainable_parameters"] = {"lr=0.1": 22_778}
+    first, second = table(summary).splitlines()[4:6]
+    assert "| 22,778 " in first
+    assert "| – " in second
+    assert [row["trainable_parameters"] for row in table_rows(summary)] == [22_778, None]
+
+
+def test_what_runs_on_a_few_images_has_no_gap():
+    few = record(1, 1.0, run=RUN | {"seed": 1, "overfit_images": 64})
+    rows = table_rows(summary_of({"one batch": [few], "baseline": [record(1, 0.6)]}))
+    assert rows[0]["gap_mean"] is None
+    assert rows[1]["gap_mean"] == pytest.approx(0.3)
+
+
+def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
+    groups = {
+        "a": [record(1, 0.60, 0.70), record(2, 0.70, 0.74), record(3, 0.7, 0.73)],
+        "b": [record(1, 0.80, 0.71), record(2, 0.82, 0.75), record(3, 0.8, 0.74)],
+        "c": [record(1, 0.50, 0.75), record(2, 0.51, 0.70), record(3, 0.5, diverged_at=0)],
+        "d, e": [record(1, 0.50, 0.60), record(2, 0.51, 0.64), record(3, 0.5, 0.63)],
+    }
+    for one, bit in zip(groups["b"], (1e-4, 2e-4, 3e-4), strict=True):
+        one["test_accuracy"] += bit  # equal differences are no sample
+    summary = summary_of(groups)
+    assert answer(summary) == (
+        "b has the highest mean validation accuracy, 80.67%, and a mean test accuracy of 73.35% "
+        "(95% interval ± 5.19), better by 1.02 points than a, within noise of c (without seed 3, "
+        "which diverged), better by 11.02 points than “d, e”."
+    )
+    turned = summary_of(groups, candidates=["a", "d, e"], comparisons=[("b", "a"), ("c", "b")])
+    assert answer(turned) == (
+        "a has the highest mean validation accuracy among a and “d, e”, 66.67%, and a mean test "
+        "accuracy of 72.33% (95% interval ± 5.17), worse by 1.02 points than b."
+    )
+    alone = summary_of({"x": [record(1, 0.6)]})
+    assert answer(alone) == (
+        "x has the highest mean validation accuracy, 60.00%, and a mean test accuracy of 50.00%."
+    )
+    nothing = summary_of({"x": [record(1, 0.9, diverged_at=0)]})
+    assert answer(nothing) == "There is no best setting, because too many runs diverged."
+    assert caveats(nothing) == ["These runs diverged and are left out of every mean: 1 of 1 of x."]
+
+
+def test_a_best_at_the_edge_of_what_was_tried_is_a_caveat():
+    def edge(best, field="learning_rate", values=(0.1, 0.05, 0.01), **others):
+        groups = {
+            str(value): [
+                record(1, 0.9 if value == best else 0.5, run=RUN | others | {field: value})
+            ]
+            for value in values
+        }
+        return caveats(summary_of(groups))
+
+    assert edge(0.01) == [
+        "Its learning rate, 0.01, is the lowest that was tried; a lower one may be better."
+    ]
+    assert edge(0.1) == [
+        "Its learning rate, 0.1, is the highest that was tried; a higher one may be better."
+    ]
+    assert edge(0.05) == []
+    assert edge(128, "batch_size", (32, 64, 128)) == [
+        "Its batch size, 128, is the highest that was tried; a higher one may be better."
+    ]
+    dropout = {"field": "dropout_rate", "values": (0, 0.2, 0.4), "network": "DropoutNet"}
+    assert edge(0, **dropout) == []  # no rate is below zero
+    assert len(edge(0.4, **dropout)) == 1
+    assert edge(True, "drop_last", (False, True)) == []
+    assert edge("zeros", "initialisation", ("zeros", "normal")) == []
+    assert edge([0.1, 0.2], values=([0.1, 0.2], 0.1, 0.2)) == []  # a schedule
+    assert edge(0.1, values=(0.1,)) == []
+
+
+def test_an_edge_is_one_only_with_all_else_equal():
+    low = [record(1, 0.9, run=RUN | {"learning_rate": 0.01, "momentum": 0.9})]
+    groups = {"low": low, "high": [record(1, 0.5, run=RUN | {"learning_rate": 0.1})]}
+    assert caveats(summary_of(groups)) == []
+    # a rate that diverged was tried, even where it is no candidate
+    groups = {
+        "good": [at(0.1, 1, 0.8)],
+        "low": [at(0.01, 1, 0.7)],
+        "wild": [at(0.2, 1, 0.1, diverged_at=0)],
+    }
+    found = caveats(summary_of(groups, candidates=["good", "low"]))
+    assert not any("tried" in sentence for sentence in found)
+
+
+def test_a_best_by_accuracy_that_is_not_the_best_by_loss_is_a_caveat():
+    groups = {
+        "a": [record(1, 0.8, val_loss=[1.0, 2.5])],
+        "b": [record(1, 0.7, val_loss=[1.0, 1.25])],
+        "c": [record(1, 0.1, diverged_at=1)],
+    }
+    told = (
+        "The mean validation loss is lowest for b, 1.250 nats; that of a is 2.500.",
+        "These runs diverged and are left out of every mean: 1 of 1 of c.",
+    )
+    assert caveats(summary_of(groups)) == list(told)
+    assert caveats(summary_of(groups, candidates=["a", "c"])) == [told[1]]
+
+
+def test_runs_that_learned_nothing_are_named():
+    """Guessing among ten classes gives 10%; half as much again is still nothing."""
+    stuck = record(1, 0.1, val_accuracy=[0.9, 0.149])  # the last epoch counts
+    groups = {
+        "a": [record(1, 0.151), record(2, 0.6)],
+        "b": [stuck, record(2, 0.2, diverged_at=1), record(3, 0.6)],
+        "c": [record(1, 0.1), record(2, 0.0)],
+    }
+    assert caveats(summary_of(groups)) == [
+        "These runs diverged and are left out of every mean: 1 of 3 of b.",
+        "These runs learned nothing (final validation accuracy below 15%; guessing: 10%): 1 of 3 "
+        "of b and 2 of 2 of c.",
+    ]
+    two_classes = {"a": [record(1, 0.7, confusion_matrix=[[1, 1], [1, 1]])]}
+    assert "below 75%; guessing: 50%" in caveats(summary_of(two_classes))[0]
+
+
+def test_agreement_with_published_results_is_a_table():
+    mine = {
+        "same": [record(1, 0.6, 0.60), record(2, 0.6, 0.61)],
+        "near": [record(1, 0.6, 0.60), record(2, 0.6, 0.62), record(3, 0.6, diverged_at=0)],
+        "gone": [record(1, 0.6, diverged_at=0)],
+    }
+    theirs = {
+        "same": mine["same"],
+        "near": [record(seed, 0.6, 0.6, train_loss=[2.25, 1.0]) for seed in (1, 2, 3)],
+        "gone": mine["gone"],
+    }
+    lines = against_published_lines(against_published(mine, theirs)).splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
+    assert cells == [
+        ["same", "+0.00", "+0.00 to +0.00", "2", "equal to the last bit"],
+        [
+            *("near", "+1.00", "−11.71 to +13.71", "2 (without seed 3, which diverged)"),
+            "differs by up to 2.5e-01 nats",
+        ],
+        ["gone", "–", "–", "0 (without seed 1, which diverged)", "–"],
+    ]
+
+
+def test_gradients_of_exactly_zero_are_named():
+    def watched(*steps):
+        return {"gradients": {"by_step": [{"mean": step} for step in steps]}}
+
+    dead, alive = [0.0, 1e-30, 0.0], [1.0, 2.0, 3.0]
+    records = {
+        "zeros": [record(1, 0.6, **watched(*[dead] * 5))],
+        "uniform": [record(1, 0.6, **watched(alive, dead, dead))],
+        # dead from one seed only, but for the third tensor in the last step
+        "odd": [
+            record(1, 0.6, **watched(alive, dead)),
+            record(2, 0.6, **watched(dead, [1.0, 1.0, 0.0])),
+            record(3, 0.6, diverged_at=0, gradients=None),
+        ],
+        "alive": [record(1, 0.6, **watched(alive))],
+        "wild": [record(1, 0.5)],
+    }
+    start = "The gradients of this many of 3 parameter tensors are exactly zero in the first "
+    assert zero_gradients(records) == [
+        f"{start}5 steps of zeros: 2, 2, 2, 2 and 2.",
+        f"{start}3 steps of uniform: 0, 2 and 2.",
+        f"{start}2 steps of odd: 0 and 1.",
+    ]
