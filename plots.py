@@ -37,6 +37,7 @@ def redraw(root: Path) -> None:
             damaged.append(f"{path} is damaged ({error})")
             continue
         print(f"{path.parent}: {', '.join(figure.name for figure in drawn)}")
+    figures.draw_at_a_glance(root)
     print(f"the page of all experiments: {page.write_page(root)}")
     if damaged:
         raise UserError(f"{'; '.join(damaged)}: run its script again, which trains nothing twice")

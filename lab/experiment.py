@@ -16,14 +16,13 @@ from lab import distributed, figures, page, provenance, summary, sweep, tables
 from lab.constants import Constants, check_constants
 from lab.records import run_of
 from lab.store import Store
+from lab.summary import Record, Records
 from train import Run, Training, UserError, build
 
 QUICK_EPOCHS = 10
 QUICK_STEPS = 250  # of a run on a few images, whose epoch is a step or so
 QUICK_SEEDS = 2
 
-Record = dict[str, Any]
-Records = dict[str, list[Record]]  # {label: the record of one run for each seed}
 Groups = dict[str, list[Run]]  # {label: one run for each seed}
 RESULTS = provenance.HERE / "results"
 PUBLISHED = RESULTS / "published"
@@ -121,6 +120,7 @@ class Experiment:
             print(sentence)
         paths += figures.draw(found, folder)
         print(f"written to {folder}: {', '.join(path.name for path in paths)}")
+        figures.draw_at_a_glance(root)
         print(f"the page of all experiments: {page.write_page(root)}")
         return found
 

@@ -6,7 +6,6 @@ and trains nothing. The weights of the experiment's best run go to results/publi
 
 import argparse
 import importlib
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from lab.experiment import Experiment, Groups, Records, results_root
 from lab.provenance import HERE
 from lab.records import run_of
 from lab.store import Store, label
+from lab.summary import load_summaries
 from lab.tables import answer
 from train import Run, UserError
 
@@ -90,16 +90,10 @@ def write_findings(readme: Path) -> None:
     start, end = "<!-- findings: written by python -m lab.publish -->\n", "<!-- end of findings -->"
     before, rest = readme.read_text(encoding="utf-8").split(start)
     after = rest.split(end)[1]
-    found = [f"**{summary['title']}.** {answer(summary)}\n" for summary in published_summaries()]
+    summaries = load_summaries(experiment.PUBLISHED)
+    found = [f"**{summary['title']}.** {answer(summary)}\n" for summary in summaries]
     glance = "![every setting of every experiment](results/published/at_a_glance.png)\n"
     readme.write_text("\n".join([before + start, *found, glance, end]) + after, encoding="utf-8")
-
-
-def published_summaries() -> list[dict[str, Any]]:
-    """The published summaries, in the order of their experiments' numbers."""
-    paths = experiment.PUBLISHED.glob("*/summary.json")
-    summaries = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return sorted(summaries, key=lambda summary: summary["title"])
 
 
 def main() -> None:

@@ -1,10 +1,13 @@
 """What the runs of an experiment say together, in numbers: the content of summary.json."""
 
+import json
 import math
 import statistics
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from scipy.special import stdtrit
@@ -273,3 +276,12 @@ def wall_seconds(records: Sequence[Record]) -> float:
         total += max(0.0, ended - max(begun, end))
         end = max(end, ended)
     return total
+
+
+def load_summaries(root: Path) -> list[dict[str, Any]]:
+    """The summaries in a results folder, in the order of their titles, but for damaged ones."""
+    found = []
+    for path in root.glob("*/summary.json"):
+        with suppress(OSError, ValueError, TypeError):
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+    return sorted(found, key=lambda summary: str(summary.get("title")))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import models
 from data import UserError
 from lab.constants import check, check_constants
 
@@ -164,11 +165,8 @@ def test_an_error_names_the_constant_its_value_and_the_script():
 
 
 def test_a_network_of_the_users_own_can_be_a_constant(monkeypatch):
-    import models
-
     with pytest.raises(UserError, match="must be one of BaselineNet, DropoutNet, BatchNormNet"):
         check("NETWORK", "WideNet")
-    monkeypatch.setattr(
-        models, "WideNet", type("WideNet", (models.BaselineNet,), {}), raising=False
-    )
+    wide = type("WideNet", (models.BaselineNet,), {})
+    monkeypatch.setattr(models, "WideNet", wide, raising=False)
     assert check("NETWORK", "WideNet") == "WideNet"

@@ -36,8 +36,9 @@ def keep_every_gradient(run, dataset):
 
 @pytest.mark.parametrize("network", ["BaselineNet", "BatchNormNet"])
 def test_statistics_equal_those_of_every_gradient_kept(network, a_run, digits, store):
-    run = a_run(network=network, epochs=7, batch_size=300, gradient_statistics=True)
-    steps = 5  # 1,350 images in batches of 300
+    few = {"overfit_images": 90, "batch_size": 20}
+    run = a_run(network=network, epochs=7, gradient_statistics=True, **few)
+    steps = 5  # of 90 images in batches of 20
     found = train_and_load(run, digits, store)["gradients"]
     kept = keep_every_gradient(run, digits)
 
@@ -77,9 +78,10 @@ def test_watching_gradients_changes_no_number(a_run, digits, store):
 
 
 def test_every_step_of_every_epoch_is_counted_with_drop_last_too(a_run, digits, store):
-    """1,350 images in batches of 400: three steps an epoch, or four with the short last batch."""
+    """70 images in batches of 20: three steps an epoch, or four with the short last batch."""
     for drop_last, steps in ((True, 3), (False, 4)):
-        run = a_run(epochs=2, batch_size=400, gradient_statistics=True, drop_last=drop_last)
+        few = {"overfit_images": 70, "batch_size": 20}
+        run = a_run(epochs=2, gradient_statistics=True, drop_last=drop_last, **few)
         found = train_and_load(run, digits, store)["gradients"]
         kept = keep_every_gradient(run, digits)
         for at, values in enumerate(kept.values()):

@@ -5,7 +5,6 @@ An experiment has the figures of the module of its own name here, or else those 
 
 import importlib.util
 import io
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import matplotlib
 from lab.figures import mistakes, results, sweep
 from lab.figures.canvas import STYLE, Figures, Summary
 from lab.store import write
-from lab.summary import summarise
+from lab.summary import load_summaries, summarise
 
 
 def figures(summary: Summary) -> Figures:
@@ -51,9 +50,7 @@ def save(found: Figures, folder: Path) -> list[Path]:
 
 def draw_at_a_glance(root: Path) -> list[Path]:
     """Draw the whole study into a results folder, from all its summaries; the path."""
-    summaries = [json.loads(path.read_text()) for path in root.glob("*/summary.json")]
-    summaries.sort(key=lambda summary: summary["title"])
-    return save({"at_a_glance": partial(results.at_a_glance, summaries)}, root)
+    return save({"at_a_glance": partial(results.at_a_glance, load_summaries(root))}, root)
 
 
 def draw_errors(record: dict[str, Any], name: str, folder: Path) -> list[Path]:
