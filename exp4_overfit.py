@@ -21,7 +21,7 @@ SEEDS = [1, 2, 3, 4, 5]  # a seed fixes initial weights, order, dropout noise an
 LEARNING_RATE = 0.05
 OVERFIT_STEPS = 600  # on one image or one batch, where an epoch is one step
 NEAR_ZERO_LOSS = 0.01  # nats, by which one image and one batch count as learned
-MOST_OF_THE_SPLIT = 0.9  # the training accuracy by which the whole split counts as learned
+WHOLE_SPLIT_ACCURACY = 0.9  # the training accuracy by which the whole split counts as learned
 DROPOUT_RATE = 0.4
 WEIGHT_DECAYS = [0.0001, 0.001, 0.01]
 COMBINED_WEIGHT_DECAY = 0.001  # with dropout and augmentation
@@ -70,21 +70,21 @@ def check_constants() -> None:
         raise UserError(f"OVERFIT_STEPS = {OVERFIT_STEPS!r}: must be a whole number, at least 1")
     if not isinstance(NEAR_ZERO_LOSS, int | float) or NEAR_ZERO_LOSS <= 0:
         raise UserError(f"NEAR_ZERO_LOSS = {NEAR_ZERO_LOSS!r}: must be a number above 0")
-    if not isinstance(MOST_OF_THE_SPLIT, int | float) or not 0 <= MOST_OF_THE_SPLIT <= 1:
-        raise UserError(f"MOST_OF_THE_SPLIT = {MOST_OF_THE_SPLIT!r}: must be from 0 to 1")
+    if not isinstance(WHOLE_SPLIT_ACCURACY, int | float) or not 0 <= WHOLE_SPLIT_ACCURACY <= 1:
+        raise UserError(f"WHOLE_SPLIT_ACCURACY = {WHOLE_SPLIT_ACCURACY!r}: must be from 0 to 1")
 
 
 def main(experiment: Experiment) -> None:
     check_constants()
     by_heart = experiment.train(first_runs())
     stages = [
-        stage(label, group, 1.0, NEAR_ZERO_LOSS, steps_per_epoch=1)
+        stage(label, group, 1.0, steps_per_epoch=1, loss=NEAR_ZERO_LOSS)
         for label, group in by_heart.items()
     ]
     print(*map(learned, stages), sep="\n")  # before hours of training
     tried = experiment.train(runs())
     steps = experiment.steps_per_epoch(tried["baseline"][0])
-    stages.append(stage("baseline", tried["baseline"], MOST_OF_THE_SPLIT, steps_per_epoch=steps))
+    stages.append(stage("baseline", tried["baseline"], WHOLE_SPLIT_ACCURACY, steps_per_epoch=steps))
     records = by_heart | tried
     experiment.report(
         records,

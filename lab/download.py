@@ -77,7 +77,7 @@ def fetch(folder: Path) -> None:
         if not queue:
             raise UserError(f"no source of CIFAR-10 works, for the reasons above; {REMEDIES}")
         url = queue.pop(0)
-        least, timeout = (MIN_SPEED, WINDOW_SECONDS) if True else (0, STALL_SECONDS)
+        least, timeout = (MIN_SPEED, WINDOW_SECONDS) if queue or speeds else (0, STALL_SECONDS)
         print(f"downloading CIFAR-10 (170 MB) from {url}", flush=True)
         try:
             speed = receive(url, part, least, timeout)

@@ -204,9 +204,9 @@ def run(
         provenance.sources()  # read once: an edit during a sweep is noticed
         if options.quick:
             print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
-            shorter = {name: min(constants[name], most) for name, most in (quick or {}).items()}
-            constants |= shorter
-            script.update(shorter)
+            for name, most in (quick or {}).items():
+                if isinstance(constants[name], int) and constants[name] > most:
+                    constants[name] = script[name] = most
         experiment = Experiment(path, description, constants, options)
         if options.so_far:
             groups = script["runs"]()

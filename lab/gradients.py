@@ -79,8 +79,11 @@ class GradientStatistics:
         self.epoch_sums.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint at the end of an epoch must hold."""
-        return {"history": self.history, "by_step": self.by_step, "windows": self.windows}
+        """Copies, on the CPU, of what a checkpoint at the end of an epoch must hold."""
+        windows = {
+            name: [total.cpu().clone() for total in totals] for name, totals in self.windows.items()
+        }
+        return {"history": [*self.history], "by_step": [*self.by_step], "windows": windows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history, self.by_step = state["history"], state["by_step"]

@@ -1,5 +1,6 @@
 """A run from its checkpoint to its record: what is kept of it while it trains, and at its end."""
 
+import copy
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -28,15 +29,16 @@ class Recorder:
     """Keeps a run under way: its checkpoints and gradient statistics, and its record at the end.
 
     The training begins at the run's furthest checkpoint, if there is one. engine is the fingerprint
-    of the engine where that trains the run, else None.
+    of the engine where that trains the run, else None; a run that it began stays marked by it.
     """
 
     def __init__(
         self, run: Run, dataset: Dataset, store: "Store", engine: str | None = None
     ) -> None:
-        self.run, self.store, self.engine = run, store, engine
+        self.run, self.store = run, store
         start = store.load_weights(run.start) if run.start else None
         checkpoint = store.load_checkpoint(run)
+        self.engine = engine or (checkpoint and checkpoint["engine"])
         self.training = Training(run, dataset, start, checkpoint)
         self.gradients: GradientStatistics | None = None
         if run.gradient_statistics:
@@ -50,15 +52,26 @@ class Recorder:
 
     def epoch_ended(self, training: Training) -> None:
         """Keep a checkpoint now and then, and after the last epoch."""
-        if self.gradients and training.diverged_at is None:
-            self.gradients.end_epoch()
-        now = time.time()
-        due = now - self.intervals[-1][1] >= CHECKPOINT_SECONDS or training.is_over
+        self.close_epoch()
+        due = time.time() - self.intervals[-1][1] >= CHECKPOINT_SECONDS or training.is_over
         if due and training.diverged_at is None:
-            self.intervals[-1][1] = now
-            gradients = self.gradients and self.gradients.state_dict()
-            state = {"intervals": self.intervals, "gradients": gradients}
-            self.store.save_checkpoint(self.run, training.state_dict() | state, self.engine)
+            state = self.snapshot(training.state_dict())
+            self.store.save_checkpoint(self.run, state, self.engine)
+
+    def close_epoch(self) -> None:
+        """Close the epoch's gradient statistics."""
+        if self.gradients and self.training.diverged_at is None:
+            self.gradients.end_epoch()
+
+    def snapshot(self, state: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint holds, of which state is what Training.state_dict() gives.
+
+        All of it is a copy, so that a thread can write it while training goes on.
+        """
+        self.intervals[-1][1] = time.time()
+        gradients = self.gradients and self.gradients.state_dict()
+        kept = {"curves": state["curves"], "intervals": self.intervals}
+        return state | copy.deepcopy(kept) | {"gradients": gradients}
 
     def finish(self, logits: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
         """Keep the result and return its record.

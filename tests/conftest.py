@@ -184,7 +184,8 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
     def train(runs: list[Run], store: Store, device: str | None = None, fresh: bool = False) -> None:
         todo = [run for run in dict.fromkeys(runs) if fresh or not store.is_finished(run)]
-        finish([run for one in todo for run in (one.start, one) if run], store)
+        starts = [run.start for run in todo if run.start and not store.is_finished(run.start)]
+        finish([*starts, *todo], store)
         trained.extend(todo)
 
     monkeypatch.setattr("lab.sweep.train", train)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = {"EPOCHS": 3, "SEEDS": [1, 2], "LEARNING_RATES": [0.1, 0.05]}
+SMALL = {"EPOCHS": 2, "SEEDS": [1, 2], "LEARNING_RATES": [0.1, 0.05]}
 
 
 def answer_ctrl_c() -> None:

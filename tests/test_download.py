@@ -21,7 +21,7 @@ from data import UserError
 from lab import download
 
 OFFICIAL_MD5 = dict(download.MD5)
-WINDOW_SECONDS = 0.5
+WINDOW_SECONDS = 0.4
 MIN_SPEED = 2e5
 
 
@@ -33,7 +33,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "__file__", str(tmp_path / "project/lab/download.py"))
     monkeypatch.setattr(download, "WINDOW_SECONDS", WINDOW_SECONDS)
-    monkeypatch.setattr(download, "STALL_SECONDS", 2 * WINDOW_SECONDS)
+    monkeypatch.setattr(download, "STALL_SECONDS", 1.5 * WINDOW_SECONDS)
     monkeypatch.setattr(download, "MIN_SPEED", MIN_SPEED)
     monkeypatch.setattr(download, "MIRRORS", ())
     return tmp_path / "project"
@@ -86,7 +86,7 @@ class Source(BaseHTTPRequestHandler):
                 self.wfile.write(content[:1000])
                 self.server.closing.wait()
             else:
-                self.trickle(content, {"slow": 1, "slower": 6}[kind])
+                self.trickle(content, {"slow": 0.8, "slower": 6}[kind])
 
     def trickle(self, content: bytes, seconds: float) -> None:
         """Send all of content in so many seconds, in a hundred pieces."""

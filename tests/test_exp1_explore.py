@@ -110,7 +110,7 @@ def rehearsal(rehearse: Callable[..., Rehearsal], rehearsal_of_1_1: Rehearsal) -
     return rehearse(
         exp1_explore,
         beside=rehearsal_of_1_1.root,
-        EPOCHS=3,
+        EPOCHS=2,
         SEEDS=[1, 2],
         LEARNING_RATES=[0.5, 0.1],
     )

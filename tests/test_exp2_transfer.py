@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import Lab, Rehearsal
 from made_up import finish
+from project import SMALL
 
 import data
 import exp1_lr
@@ -27,7 +28,7 @@ FINER = [  # what is retrained beside "retrained, dropout=0", which freezes all 
     for rate in (0.1, 0.01)
     if (frozen, rate) != (3, 0.1)
 ]
-SMALL = {"EPOCHS": 1, "SEEDS": [1, 2]}
+OWN = {"EPOCHS": 1, "SEEDS": [1, 2]}
 SOURCES = {"EPOCHS": 2, "SEEDS": [1, 2], "DROPOUT_RATES": [0, 0.9, 0.4]}
 
 
@@ -84,6 +85,7 @@ def test_rehearsal_starts_from_rehearsed_runs() -> None:
     assert [run.start for run in rehearsed] == experiment.rehearsal(sources)["dropout=0"]
 
 
+@pytest.mark.slow
 def test_comparisons_are_those_that_the_study_asks_for(
     a_lab: Lab, no_training: list[Run], no_figures: None
 ) -> None:
@@ -129,7 +131,7 @@ def transferred(rehearse: Callable[..., Rehearsal], rehearsed: Path) -> Rehearsa
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SOURCES.items():
             patch.setattr(exp2_dropout, name, value)
-        return rehearse(exp2_transfer, beside=dropout.root, **SMALL)
+        return rehearse(exp2_transfer, beside=dropout.root, **OWN)
 
 
 def trained(root: Path) -> list[tuple[dict[str, Any], dict[str, torch.Tensor]]]:
@@ -200,9 +202,9 @@ def test_weights_that_a_run_starts_from_are_trained_again(
     store = Store(a_lab.root / "quick")
     before = json.loads((store.root / "exp2_transfer" / "summary.json").read_text())
     for script, constants in (
-        (exp1_lr, {"EPOCHS": 3, "SEEDS": [1, 2], "LEARNING_RATES": [0.1, 0.05]}),
+        (exp1_lr, SMALL),
         (exp2_dropout, SOURCES),
-        (exp2_transfer, SMALL),
+        (exp2_transfer, OWN),
     ):
         a_lab.edit(script, **constants)
     source = experiment.rehearsal(exp2_dropout.runs())["dropout=0.4"][0]
