@@ -15,7 +15,7 @@ import torch
 from train import Run
 
 HERE = Path(__file__).resolve().parent.parent
-SOURCES = ("train.py", "data.py", "models.py", "lab/gradients.py", "lab/engine.py")
+SOURCES = ("train.py", "data.py", "models.py", "lab/gradients.py", "lab/stacked.py")
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def _digest(names: frozenset[str], gradient_statistics: bool) -> str:
 @functools.cache
 def engine_fingerprint() -> str:
     """Eight hexadecimal digits that change with the code of the GPU engine."""
-    return hashed({"engine.py": definitions("lab/engine.py")})
+    return hashed({"stacked.py": definitions("lab/stacked.py")})
 
 
 def hashed(parts: dict[str, dict[str, ast.stmt]]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from lab import experiment
 from lab.constants import Constants, check_constants
 from lab.experiment import Experiment, Groups, Records, results_root
+from lab.page import how_sure
 from lab.provenance import HERE
 from lab.records import run_of
 from lab.store import Store, label
@@ -58,25 +59,32 @@ class Publication(Experiment):
         """Write the report, and the weights of the best run beside it."""
         summary = super().write(records, root, **contents)
         sound = [r for r in records.get(summary["best"], []) if r["diverged_at_epoch"] is None]
-        if sound:
-            self.publish_weights(run_of(max(sound, key=lambda r: r["val_accuracy"][-1])["run"]))
+        best = max(sound, key=lambda record: record["val_accuracy"][-1], default=None)
+        if best and self.publish_weights(run_of(best["run"])):
+            new = {
+                label: [self.store.load_record(run_of(record["run"])) for record in group]
+                for label, group in records.items()
+            }
+            summary = super().write(new, root, **contents)
         return summary
 
-    def publish_weights(self, run: Run) -> None:
-        """See that a run's weights are published. They come with the record that names their hash.
+    def publish_weights(self, run: Run) -> bool:
+        """See that a run's weights are published; whether its record was replaced for that.
 
-        A record that was published without weights is replaced by your own of the same run.
+        They come with the record that names their hash: one that was published without weights is
+        replaced by your own of the same run.
         """
         if self.store.load_weights(run) is not None:
-            return
+            return False
         if self.own.load_weights(run) is None:
             print(f"weights  of {label(run)} are not kept: train it again, and publish again")
-            return
+            return False
         old, (new, _) = self.store.find_record(run), self.own.find_record(run)
         if old:
             old[0].unlink()
         copy(new, self.store.runs)
         copy(new.with_suffix(".pt"), self.store.weights)
+        return True
 
 
 def copy(path: Path, folder: Path) -> None:
@@ -86,14 +94,19 @@ def copy(path: Path, folder: Path) -> None:
 
 
 def write_findings(readme: Path) -> None:
-    """Write what the published summaries say into README.md, between its two markers."""
-    start, end = "<!-- findings: written by python -m lab.publish -->\n", "<!-- end of findings -->"
-    before, rest = readme.read_text(encoding="utf-8").split(start)
-    after = rest.split(end)[1]
+    """Write what the published summaries say, and how sure it is, between README's markers."""
     summaries = load_summaries(experiment.PUBLISHED)
-    found = [f"**{summary['title']}.** {answer(summary)}\n" for summary in summaries]
-    glance = "![every setting of every experiment](results/published/at_a_glance.png)\n"
-    readme.write_text("\n".join([before + start, *found, glance, end]) + after, encoding="utf-8")
+    glance = "![every setting of every experiment](results/published/at_a_glance.png)"
+    parts = {
+        "findings": [*(f"**{each['title']}.** {answer(each)}" for each in summaries), glance],
+        "how sure": ["\n".join(f"- {sentence}" for sentence in how_sure(summaries))],
+    }
+    text = readme.read_text(encoding="utf-8")
+    for name, paragraphs in parts.items():
+        start, end = f"<!-- {name}: written by python -m lab.publish -->", f"<!-- end of {name} -->"
+        before, rest = text.split(start)
+        text = "\n\n".join([before + start, *paragraphs, end]) + rest.split(end)[1]
+    readme.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

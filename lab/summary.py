@@ -282,6 +282,8 @@ def load_summaries(root: Path) -> list[dict[str, Any]]:
     """The summaries in a results folder, in the order of their titles, but for damaged ones."""
     found = []
     for path in root.glob("*/summary.json"):
-        with suppress(OSError, ValueError, TypeError):
-            found.append(json.loads(path.read_text(encoding="utf-8")))
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            if all(group["runs"] for group in summary["groups"]):
+                found.append(summary)
     return sorted(found, key=lambda summary: str(summary.get("title")))

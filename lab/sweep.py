@@ -13,8 +13,9 @@ import signal
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -179,24 +180,28 @@ def train_once(todo: list[Run], store: Store, devices: list[str], weights: bool)
     method = SERVER if devices[0] == "cpu" and has_server() else "spawn"
     context = multiprocessing.get_context(method)
     processes: dict[Connection, Any] = {}
-    with without_ctrl_c():
-        for number, place in enumerate(devices):
-            receiver, sender = context.Pipe(duplex=False)
-            if place == "cpu":
-                batches = [[run] for run in todo]
-            else:  # a share of its own, then those of workers that did not get to theirs
-                shares = [todo[first :: len(devices)] for first in range(len(devices))]
-                batches = shares[number:] + shares[:number]
-            code = provenance.sources()
-            worker = context.Process(
-                target=work, args=(batches, weights, store, place, code, sender), daemon=True
-            )
+
+    def start(number: int, mode: engine.Mode) -> None:
+        receiver, sender = context.Pipe(duplex=False)
+        if devices[number] == "cpu":
+            batches = [[run] for run in todo]
+        else:  # a share of its own, then those of workers that did not get to theirs
+            shares = [todo[first :: len(devices)] for first in range(len(devices))]
+            batches = shares[number:] + shares[:number]
+        code = provenance.sources()
+        arguments = (batches, weights, store, devices[number], code, mode, sender)
+        worker = context.Process(target=work, args=arguments, name=str(number), daemon=True)
+        # the server ignores Ctrl-C: while it is waited for, this process must not
+        with nullcontext() if method == SERVER else without_ctrl_c():
             worker.start()
-            sender.close()
-            processes[receiver] = worker
+        sender.close()
+        processes[receiver] = worker
+
     progress = Progress(todo)
     try:
-        follow(processes, progress)
+        for number in range(len(devices)):
+            start(number, engine.Mode())
+        follow(processes, progress, start)
     finally:
         progress.close()
         for worker in processes.values():
@@ -230,17 +235,23 @@ def without_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, answer)
 
 
-def follow(processes: dict[Connection, Any], progress: "Progress") -> None:
-    """Show what the workers report until the last one ends; say who died, once all have ended."""
-    current: dict[Connection, set[Run]] = {pipe: set() for pipe in processes}
+def follow(
+    processes: dict[Connection, Any],
+    progress: "Progress",
+    start: Callable[[int, engine.Mode], None],
+) -> None:
+    """Show what the workers report until the last one ends; say who died, once all have ended.
+
+    start(number, mode) puts another worker among the processes, in place of one that asks for it.
+    """
+    current: dict[Connection, set[Run]] = defaultdict(set)
     died = []
-    running = dict(processes)
-    while running:
-        for pipe in wait(list(running)):
+    while processes:
+        for pipe in wait(list(processes)):
             try:
                 kind, *words = pipe.recv()
             except EOFError:
-                worker = running.pop(pipe)
+                worker = processes.pop(pipe)
                 worker.join()
                 if worker.exitcode:
                     died.append(how_it_died(worker, current[pipe]))
@@ -249,6 +260,12 @@ def follow(processes: dict[Connection, Any], progress: "Progress") -> None:
                 raise UserError(words[0])
             if kind == "say":
                 progress.say(words[0])
+            elif kind == "replace":
+                worker = processes.pop(pipe)
+                worker.kill()
+                worker.join()  # its claims are free now
+                progress.say(words[0])
+                start(int(worker.name), words[1])
             else:
                 run, finished = words[0], kind == "finished"
                 (current[pipe].discard if finished else current[pipe].add)(run)
@@ -385,6 +402,7 @@ def work(
     store: Store,
     device: str,
     code: dict[str, str],
+    mode: engine.Mode,
     pipe: Connection,
 ) -> None:
     """A worker process: train what can be claimed of each batch, and report through the pipe."""
@@ -402,19 +420,21 @@ def work(
             with ExitStack() as claims:
                 claimed = [run for run in batch if claims.enter_context(store.claim(run))]
                 todo = [run for run in claimed if not store.is_finished(run, weights)]
+                by_others = set(claimed) - set(todo)
                 for run in todo:
                     if run.dataset not in datasets:
                         datasets[run.dataset] = load_data(run.dataset).to(device)
                 reporter = Reporter(pipe.send)
-                if device == "cpu":
-                    for run in todo:
-                        train_alone(run, datasets[run.dataset], store, reporter)
-                else:
-                    engine.train(todo, datasets, store, reporter)
-                for run in set(claimed) - set(todo):
+                if device != "cpu":
+                    todo = engine.train(todo, datasets, store, reporter, mode)
+                for run in todo:
+                    train_alone(run, datasets[run.dataset], store, reporter)
+                for run in by_others:
                     pipe.send(("finished", run, None))
     except UserError as error:
         pipe.send(("error", str(error)))
+    except engine.ReplaceWorker as broken:
+        pipe.send(("replace", str(broken), broken.mode))
 
 
 def train_alone(run: Run, dataset: Dataset, store: Store, reporter: "Reporter") -> None:

@@ -1,16 +1,18 @@
 """Finished runs by name: their records, and their networks ready to evaluate."""
 
+import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lab import experiment
 from lab.experiment import results_root
 from lab.provenance import HERE, fingerprint
 from lab.records import run_of
-from lab.store import Store
 from train import UserError, build
 
 CHOICES = 10  # how many files are listed where a name fits several
@@ -48,9 +50,12 @@ def shown(path: Path) -> str:
 
 
 def is_present(path: Path) -> bool:
-    """Whether a record is by the code that would make it now."""
-    record = load(path)
-    return record["code"] == fingerprint(run_of(record["run"]))
+    """Whether a record is whole and by the code that would make it now."""
+    try:
+        record = load(path)
+        return record["code"] == fingerprint(run_of(record["run"]))
+    except (UserError, KeyError, TypeError):
+        return False  # damaged, or of a network that is no longer there
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -66,14 +71,17 @@ def load_network(name: str) -> nn.Module:
 
     name is the path of the run's record or of its weights, or any part of it that no other run has.
 
-    Raises UserError where there is no such run, or its weights are not kept.
+    Raises UserError where there is no such run, or its weights are not kept, or not its own.
     """
-    path = find_run(name.removesuffix(".pt"))
-    record, root = load(path), path.parent.parent
-    run = run_of(record["run"])
-    weights = Store(root, any_code=root == experiment.PUBLISHED).load_weights(run)
-    if weights is None:
-        raise UserError(f"{shown(path)}: its weights are not kept: run its script again")
-    network = build(run, classes=len(record["confusion_matrix"]))
-    network.load_state_dict(weights)
+    if name.endswith(".pt"):  # the record lies in runs/, whether published or not
+        name = str(Path(name).parent.parent / "runs" / f"{Path(name).stem}.json")
+    path = find_run(name)
+    record = load(path)
+    published = path.parent.parent == experiment.PUBLISHED
+    weights = (path.parent.parent / "weights" if published else path.parent) / f"{path.stem}.pt"
+    content = weights.read_bytes() if weights.exists() else b""
+    if hashlib.sha256(content).hexdigest() != record.get("weights_sha256"):
+        raise UserError(f"{shown(weights)} is not there, or damaged: run its script again")
+    network = build(run_of(record["run"]), classes=len(record["confusion_matrix"]))
+    network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
     return network.eval()

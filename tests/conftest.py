@@ -174,7 +174,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn, where figures are not the point."""
-    monkeypatch.setattr("lab.figures.draw", lambda summary, folder: [])
+    monkeypatch.setattr("lab.figures.save", lambda found, folder: [])
 
 
 @pytest.fixture

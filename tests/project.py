@@ -41,6 +41,20 @@ class Project:
         path.write_text(text)
         return self
 
+    def without_figures(self) -> "Project":
+        """Draws nothing, where figures are not the point."""
+        with (self.folder / "lab" / "figures" / "__init__.py").open("a") as file:
+            file.write("\n\ndef save(found, folder):\n    return []\n")
+        return self
+
+    def insert(self, name: str, before: str, code: str) -> "Project":
+        """Insert code into a file of the copy, before a piece of text that occurs once."""
+        path = self.folder / name
+        text = path.read_text()
+        assert text.count(before) == 1, before
+        path.write_text(text.replace(before, code + before))
+        return self
+
     def start(
         self, *options: str, script: str = "exp1_lr.py", launcher: Sequence[str] = (sys.executable,)
     ) -> subprocess.Popen:
@@ -106,6 +120,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None
 
 
 def children(pid: int) -> list[int]:
+    """The processes that a process has started and that are still there."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -115,3 +130,8 @@ def children(pid: int) -> list[int]:
         if int(fields[1]) == pid:
             found.append(int(path.parent.name))
     return found
+
+
+def workers(pid: int) -> list[int]:
+    """The processes that train for a sweep: those that its server has forked."""
+    return [worker for child in children(pid) for worker in children(child)]

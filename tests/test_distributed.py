@@ -4,17 +4,23 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from project import children, wait_until
+from conftest import Lab
+from project import SMALL, Project, children, summary, wait_until, workers
 
-import distributed
-import sweep
-from errors import UserError
+import exp1_lr
+from lab import distributed, sweep
+from lab.distributed import known_to_any, local_rank, on_all, on_first, share
+from train import UserError
+
+FOUR_TOO = [2, pytest.param(4, marks=pytest.mark.endurance)]
 
 
-def torchrun(processes: int) -> dict:
+def torchrun(processes: int) -> dict[str, Any]:
     """How Project.start() starts a script as so many processes on this machine."""
     module = "torch.distributed.run"
     options = ["--standalone", f"--nproc-per-node={processes}"]
@@ -29,19 +35,46 @@ def of_rank(rank: int, launcher: int) -> int:
     raise AssertionError(f"no process has rank {rank}")
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_the_runs_and_one_writes_the_summary(processes, project, finished):
-    done = project.run("--quick", **torchrun(processes))
+@pytest.fixture
+def quiet(project: Project) -> Project:
+    """A project of the small constants that draws nothing."""
+    return project.without_figures()
+
+
+@pytest.fixture
+def again(
+    quiet: Project, a_lab: Lab, no_figures: None, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], str]:
+    """A function that starts the project's sweep once more, in this process; what it prints."""
+
+    def start() -> str:
+        a_lab.monkeypatch.setenv("RESULTS_DIR", str(quiet.folder / "results"))
+        capsys.readouterr()
+        assert a_lab.edit(exp1_lr, **SMALL).run(exp1_lr, "--quick") == 0
+        return capsys.readouterr().out
+
+    return start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", FOUR_TOO)
+def test_processes_share_the_runs_and_rank_0_reports(
+    processes: int, quiet: Project, rehearsed: Path
+) -> None:
+    done = quiet.run("--quick", **torchrun(processes))
     assert done.returncode == 0, done.stderr
     assert f"trained at once: {processes}" in done.stdout
     assert done.stdout.count("summary.json") == 1
-    assert project.summary() == finished.summary()
+    assert summary(quiet.results) == summary(rehearsed / "quick")
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_a_process_that_is_killed_is_named_and_a_new_start_finishes(processes, project, finished):
-    process = project.start("--quick", "--device", "cpu", **torchrun(processes))
-    wait_until(lambda: bool(project.files("checkpoints")), process)
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", FOUR_TOO)
+def test_killed_process_is_named_and_a_new_start_finishes(
+    processes: int, quiet: Project, rehearsed: Path, again: Callable[[], str]
+) -> None:
+    process = quiet.start("--quick", "--device", "cpu", **torchrun(processes))
+    wait_until(lambda: bool(quiet.files("checkpoints")), process)
     os.kill(of_rank(processes - 1, process.pid), signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode != 0
@@ -49,68 +82,94 @@ def test_a_process_that_is_killed_is_named_and_a_new_start_finishes(processes, p
     assert re.search(rf"rank *: {processes - 1} ", report)
     assert "SIGKILL" in report
     assert "Traceback" not in report
-    kept = project.files("runs")
-    done = project.run("--quick", **torchrun(processes))
-    assert done.returncode == 0, done.stderr
-    assert f"4, of which {len(kept)} are finished" in done.stdout
-    assert kept.items() <= project.files("runs").items()
-    assert project.summary() == finished.summary()
+    kept = quiet.files("runs")
+    records = [name for name in kept if name.endswith(".json")]
+    assert f"4, of which {len(records)} are finished" in again()
+    after = quiet.files("runs")
+    assert all(after[name] == kept[name] for name in records)
+    assert summary(quiet.results) == summary(rehearsed / "quick")
 
 
-def test_a_worker_that_is_killed_is_named_and_the_others_finish(project, finished):
-    process = project.start("--quick", "--device", "cpu", **torchrun(2))
-    wait_until(lambda: bool(project.files("checkpoints")), process)
-    (victim,) = (
-        pid
-        for pid in children(of_rank(1, process.pid))
-        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
-    )
+@pytest.mark.slow
+def test_killed_worker_is_named_and_the_others_finish(
+    quiet: Project, rehearsed: Path, again: Callable[[], str]
+) -> None:
+    process = quiet.start("--quick", "--device", "cpu", **torchrun(2))
+    wait_until(lambda: bool(quiet.files("checkpoints")), process)
+    (victim,) = workers(of_rank(1, process.pid))
     os.kill(victim, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode != 0
     (line,) = [line for line in err.splitlines() if "died" in line]
     assert re.search(rf"process 1 on \S+: worker process {victim} died while training .*", line)
-    others = project.files("runs")
-    assert len(others) >= 2  # all of the first process's share
-    done = project.run("--quick", **torchrun(2))
-    assert done.returncode == 0, done.stderr
-    assert others.items() <= project.files("runs").items()
-    assert project.summary() == finished.summary()
+    records = [name for name in quiet.files("runs") if name.endswith(".json")]
+    assert len(records) >= 2  # all of the first process's share
+    assert f"4, of which {len(records)} are finished" in again()
+    assert summary(quiet.results) == summary(rehearsed / "quick")
 
 
-def test_an_error_of_one_process_is_everyones_and_said_once(project):
-    done = project.edit(BATCH_SIZE=1_351).run("--quick", **torchrun(2))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "edited", "constant", "value", "message"),
+    [
+        ("exp1_lr.py", "exp1_lr.py", "BATCH_SIZE", 1_351, "BATCH_SIZE = 1351: must be at most"),
+        ("exp1_scheduler.py", "exp1_lr.py", "SEEDS", 5, "SEEDS = 5: must be a list"),
+    ],
+)
+def test_error_of_all_processes_is_said_once(
+    script: str, edited: str, constant: str, value: object, message: str, quiet: Project
+) -> None:
+    quiet.edit(edited, **{constant: value})
+    done = quiet.run("--quick", script=script, **torchrun(2))
     assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if "BATCH_SIZE" in line]
-    assert line.startswith("BATCH_SIZE = 1351: must be at most")
+    (line,) = [line for line in done.stderr.splitlines() if constant in line]
+    assert line.startswith(message)
 
 
-def test_shares_are_even_and_cover_everything(monkeypatch):
+def test_shares_are_even_and_cover_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     shares = []
     for rank in range(4):
         monkeypatch.setenv("RANK", str(rank))
-        shares.append(distributed.share(range(10)))
+        shares.append(share(range(10)))
     assert shares == [[0, 4, 8], [1, 5, 9], [2, 6], [3, 7]]
 
 
-def test_what_any_process_knows_all_do(monkeypatch):
+def test_value_that_any_process_knows_is_known_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     seen = [[None, "a", None], ["b", None, None], ["c", "d", None]]
     monkeypatch.setattr(distributed, "_gather", lambda item: seen)
-    assert distributed.known_to_any(seen[0]) == ["b", "a", None]
+    assert known_to_any(seen[0]) == ["b", "a", None]
 
 
-def test_alone_nothing_is_asked_of_anybody():
-    assert distributed.share([1, 2, 3]) == [1, 2, 3]
-    assert distributed.on_first(lambda: 5) == distributed.on_all(lambda: 5) == 5
-    assert distributed.known_to_any([1, None]) == [1, None]
-    assert distributed.local_rank() is None
+def test_single_process_makes_no_collective_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_gather", None)
+    assert share([1, 2, 3]) == [1, 2, 3]
+    assert on_first(lambda: 5) == on_all(lambda: 5) == 5
+    assert known_to_any([1, None]) == [1, None]
+    assert local_rank() is None
 
 
-def test_a_process_has_the_gpu_of_its_number(monkeypatch):
+def test_error_of_one_process_is_raised_on_all_and_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = [("process 0 on a", None), ("process 1 on b", "its disk is full")]
+    monkeypatch.setattr(distributed, "_gather", lambda item: found)
+    with pytest.raises(UserError, match="^process 1 on b: its disk is full$"):
+        on_all(lambda: 5)
+    monkeypatch.setenv("RANK", "1")
+
+    def fail() -> None:
+        raise UserError("its disk is full")
+
+    with pytest.raises(UserError) as error:
+        on_all(fail)
+    assert str(error.value) == ""  # rank 0 says it
+
+
+def test_process_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert sweep.worker_devices(None, 25) == ["cuda:0", "cuda:1"]
     for name, value in {"WORLD_SIZE": "3", "RANK": "1", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     assert sweep.worker_devices(None, 8) == ["cuda:1"]

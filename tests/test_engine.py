@@ -1,23 +1,38 @@
 """Runs trained together against the same runs trained alone by the plain loop.
 
 In float64 the two agree to twelve digits through whole runs, which no error of the engine would
-survive; in float32, where training amplifies the last bit, over its first steps.
+survive; in float32, where training amplifies the last bit, over its first steps. Every way in which
+a GPU or a network can fail the engine is injected here on the CPU: it must end in the right numbers
+and one line for the user.
 """
 
 import math
+import multiprocessing
+import signal
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from test_train import Reports, Stop
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import data
-import engine
-import gradients
 import models
-import train
-from errors import UserError
-from runs import CURVES
-from store import Store
+from data import Dataset, UserError
+from lab import engine, gradients, provenance, records, stacked, sweep
+from lab.engine import ALONE, CAPTURED, UNCAPTURED, Mode
+from lab.records import Recorder
+from lab.stacked import Together
+from lab.store import Store
+from train import CURVES, Run
 
 cuda = pytest.param(
     "cuda",
@@ -26,6 +41,7 @@ cuda = pytest.param(
         pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     ],
 )
+ILLEGAL = "CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA"
 
 
 @pytest.fixture
@@ -39,13 +55,61 @@ def double(monkeypatch):
 
 
 @pytest.fixture
+def every_epoch(monkeypatch):
+    """A checkpoint is kept after every epoch."""
+    monkeypatch.setattr(records, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(engine, "CHECKPOINT_SHARE", math.inf)
+
+
+@pytest.fixture
 def few(a_run):
     """A function that makes a run of 200 images: three steps of 64 an epoch, and one of 8."""
     return lambda **fields: a_run(**({"overfit_images": 200} | fields))
 
 
+@pytest.fixture
 def stores(tmp_path):
-    return (Store(tmp_path / name, "exp", say=pytest.fail) for name in ("alone", "together"))
+    """Two stores that must have nothing to say: of runs alone, and of runs together."""
+    return [Store(tmp_path / name, say=pytest.fail) for name in ("alone", "together")]
+
+
+@pytest.fixture
+def said(store):
+    """The lines that the user reads."""
+    lines: list[str] = []
+    store.say = lines.append
+    return lines
+
+
+class Inline:
+    """An executor that does everything at once, in this thread."""
+
+    def submit(self, function: Callable, *arguments) -> Future:
+        done = Future()
+        done.set_result(function(*arguments))
+        return done
+
+
+def train_together(
+    runs: list[Run], dataset: Dataset, store: Store, reports=None, mode: Mode = Mode()
+) -> list[Run]:
+    """Train as a worker on a GPU does; the runs that the engine left to the plain loop."""
+    reports = Reports() if reports is None else reports
+    left = engine.train(runs, {"digits": dataset}, store, reports, mode)
+    train_alone(left, dataset, store, reports)
+    return left
+
+
+def train_alone(runs: list[Run], dataset: Dataset, store: Store, reports=None) -> None:
+    for run in runs:
+        sweep.train_alone(run, dataset, store, Reports() if reports is None else reports)
+
+
+def stack(runs: list[Run], dataset: Dataset, store: Store, captured: bool = False) -> Together:
+    recorders = [Recorder(run, dataset, store, "engine") for run in runs]
+    together = Together(recorders, dataset, Inline(), captured)
+    together.begin_epoch()
+    return together
 
 
 def assert_same(one: dict, other: dict, rel: float) -> None:
@@ -58,19 +122,21 @@ def assert_same(one: dict, other: dict, rel: float) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", cuda])
-def test_runs_together_are_the_runs_alone(device, double, few, digits, tmp_path):
+def test_runs_together_have_the_numbers_of_the_plain_loop(device, double, few, digits, stores):
     source = few(network="BatchNormNet", seed=7)
+    watched = {"network": "BatchNormNet", "width": 4, "gradient_statistics": True}
     runs = [
         few(),
         few(seed=2, learning_rate=0.01, momentum=0.9),
         few(seed=3, weight_decay=0.1, epochs=3),
         few(seed=4, initialisation="xavier", learning_rate=(0.1, 0.05)),
         few(seed=5, augmentation=("flip", "crop")),
+        few(seed=6, drop_last=True),
         few(network="DropoutNet", dropout_rate=0.3),
         few(network="DropoutNet", dropout_rate=0.6, augmentation=("flip",)),
         source,
-        few(network="BatchNormNet", width=4, epochs=4, gradient_statistics=True),
-        few(network="BatchNormNet", width=4, epochs=7, gradient_statistics=True, seed=2),
+        few(epochs=4, **watched),
+        few(epochs=7, seed=2, **watched),
         few(
             network="BatchNormNet",
             start=source,
@@ -81,11 +147,14 @@ def test_runs_together_are_the_runs_alone(device, double, few, digits, tmp_path)
         few(overfit_images=1, batch_size=1, learning_rate=0.01, epochs=4),
         few(overfit_images=0, split="halves", epochs=1),  # validated on images of its own
     ]
-    alone, together = stores(tmp_path)
-    train.train(runs, digits, alone)
-    engine.train(runs, digits.to(device), together)
+    alone, together = stores
+    train_alone(runs, digits, alone)
+    assert train_together([source], digits.to(device), together) == []
+    assert train_together(runs, digits.to(device), together) == []
     for run in runs:
-        expected, found = alone.load_result(run), together.load_result(run)
+        expected, found = alone.load_record(run), together.load_record(run)
+        assert expected["engine"] is None
+        assert found["engine"] == provenance.engine_fingerprint()
         assert_same(found, expected, rel=1e-9)
         weights, expected_weights = together.load_weights(run), alone.load_weights(run)
         assert weights.keys() == expected_weights.keys()
@@ -102,53 +171,48 @@ def test_runs_together_are_the_runs_alone(device, double, few, digits, tmp_path)
                     assert torch.tensor(statistics[window][statistic]).flatten().tolist() == (
                         pytest.approx(flat, rel=1e-6, abs=1e-12)
                     ), (window, statistic)
-    frozen = together.load_weights(runs[10])
+    retrained = next(run for run in runs if run.start)
+    frozen = together.load_weights(retrained)
     for name, tensor in together.load_weights(source).items():
-        if name.split(".")[0] in runs[10].frozen:
+        if name.split(".")[0] in retrained.frozen:
             assert torch.equal(frozen[name], tensor), name
 
 
 @pytest.mark.parametrize("device", ["cpu", cuda])
 @pytest.mark.parametrize("network", ["BaselineNet", "DropoutNet", "BatchNormNet"])
-def test_in_single_precision_too(device, network, a_run, digits, tmp_path):
-    """One epoch on the standard split; batch normalisation amplifies rounding most."""
+def test_single_precision_agrees_over_the_first_epoch(device, network, a_run, digits, stores):
+    """Batch normalisation amplifies rounding most, and the proof must pass it all the same."""
     dropout = {"dropout_rate": 0.4} if network == "DropoutNet" else {}
     runs = [
         a_run(network=network, seed=seed, epochs=1, learning_rate=0.01, **dropout)
         for seed in (1, 2)
     ]
-    alone, together = stores(tmp_path)
-    train.train(runs, digits, alone)
-    engine.train(runs, digits.to(device), together)
+    alone, together = stores
+    train_alone(runs, digits, alone)
+    assert train_together(runs, digits.to(device), together) == []
     tolerance = 1e-2 if network == "BatchNormNet" else 1e-4
     for run in runs:
-        found, expected = together.load_result(run), alone.load_result(run)
+        found, expected = together.load_record(run), alone.load_record(run)
         assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=tolerance)
         assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=10 * tolerance)
 
 
 @pytest.mark.parametrize("device", ["cpu", cuda])
-def test_divergence_of_one_run_disturbs_no_other(device, double, few, digits, tmp_path):
+def test_divergence_of_one_run_disturbs_no_other(device, double, few, digits, stores):
     sound = [few(seed=1, epochs=4), few(seed=2, epochs=4)]
     wild = few(seed=3, epochs=4, learning_rate=(0.05, 1e200, 0.05, 0.05))
-    alone, together = stores(tmp_path)
-    train.train([*sound, wild], digits, alone)
-    seen = []
-    engine.train(
-        [sound[0], wild, sound[1]], digits.to(device), together, lambda *report: seen.append(report)
-    )
-    found = together.load_result(wild)
-    assert found["diverged_at_epoch"] == alone.load_result(wild)["diverged_at_epoch"] == 1
+    alone, together = stores
+    train_alone([*sound, wild], digits, alone)
+    seen = Reports()
+    train_together([sound[0], wild, sound[1]], digits.to(device), together, seen)
+    found = together.load_record(wild)
+    assert found["diverged_at_epoch"] == alone.load_record(wild)["diverged_at_epoch"] == 1
     assert found["val_loss"][1:] == [None] * 3
     assert found["test_accuracy"] is None
     for run in sound:
-        assert_same(together.load_result(run), alone.load_result(run), rel=1e-9)
+        assert_same(together.load_record(run), alone.load_record(run), rel=1e-9)
     assert max(done for run, done in seen if run == wild) == 2
     assert [done for run, done in seen if run == sound[0]] == [0, 1, 2, 3, 4]
-
-
-class Stop(Exception):
-    pass
 
 
 @pytest.mark.parametrize("device", ["cpu", cuda])
@@ -164,65 +228,119 @@ class Stop(Exception):
         },
     ],
 )
-def test_resuming_changes_no_bit(fields, device, few, digits, tmp_path, monkeypatch):
-    """Nor does it when the runs that go on together had got to different epochs."""
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+def test_resuming_changes_no_bit(fields, device, every_epoch, few, digits, stores):
+    """Not even where the runs that go on together had got to different epochs."""
     runs = [few(seed=seed, epochs=4, **fields) for seed in (1, 2)]
     images = digits.to(device)
-    whole, parts = stores(tmp_path)
-    engine.train(runs, images, whole)
-
-    def stop_at(epochs):
-        def report(_, done):
-            if done >= epochs:
-                raise Stop
-
-        return report
-
-    with pytest.raises(Stop):
-        engine.train(runs, images, parts, stop_at(2))  # the second run's second epoch is lost
-    resumed_at = {}
-    engine.train(runs, images, parts, lambda run, done: resumed_at.setdefault(run, done))
-    assert resumed_at == {runs[0]: 2, runs[1]: 1}
+    whole, parts = stores
+    train_together(runs, images, whole)
+    earlier: dict[Path, bytes] = {}
+    for stop_at in (1, 2):
+        with pytest.raises(Stop):
+            train_together(runs, images, parts, Reports(stop_at))
+        if stop_at == 1:
+            earlier = {path: path.read_bytes() for path in parts.checkpoints.glob("*seed=2*")}
+    ((path, content),) = earlier.items()
+    path.write_bytes(content)  # the second run's second epoch is lost
+    seen = Reports()
+    assert train_together(runs, images, parts, seen) == []
+    assert seen[:2] == [(runs[0], 2), (runs[1], 1)]
     for run in runs:
-        one, other = whole.load_result(run), parts.load_result(run)
+        one, other = whole.load_record(run), parts.load_record(run)
         for name in (*CURVES, "test_loss"):
             assert one[name] == other[name], name
         assert one.get("gradients") == other.get("gradients")
 
 
-def test_a_run_killed_between_its_last_checkpoint_and_its_result(few, digits, tmp_path):
-    """It is tested as it was, though its companions train on."""
+def test_run_killed_between_its_last_checkpoint_and_its_record(few, digits, stores):
+    """It is evaluated with the weights that it had, though its companions train on."""
     runs = [few(network="BatchNormNet", seed=seed, epochs=2) for seed in (1, 2)]
-    whole, parts = stores(tmp_path)
-    engine.train(runs, digits, whole)
-    for name in ("checkpoints", "runs"):
-        (parts.folder / name).mkdir(parents=True)
-    for path in whole.folder.glob(f"checkpoints/{runs[0].name}*"):
-        (parts.folder / "checkpoints" / path.name).write_bytes(path.read_bytes())
-    engine.train(runs, digits, parts)
-    for run in runs:
-        assert parts.load_result(run)["test_loss"] == whole.load_result(run)["test_loss"]
+    whole, parts = stores
+    train_together(runs, digits, whole)
+    parts.checkpoints.mkdir(parents=True)
+    for path in whole.checkpoints.glob("*seed=1*"):
+        (parts.checkpoints / path.name).write_bytes(path.read_bytes())
+    train_together(runs, digits, parts)
+    assert parts.load_record(runs[0])["test_loss"] == whole.load_record(runs[0])["test_loss"]
+    # the second run trains without its companion, so that its last bits may differ
+    assert_same(parts.load_record(runs[1]), whole.load_record(runs[1]), rel=1e-2)
 
 
-def test_checkpoints_pass_between_engine_and_plain_loop(double, few, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+def test_a_run_goes_on_as_it_began(double, few, digits, stores, monkeypatch):
+    """The plain loop's by the plain loop, the engine's by the engine, however slow it is now."""
+    alone, mixed = stores
+    loops, engines = (
+        [few(epochs=n, momentum=0.9) for n in (1, 2)],
+        [few(epochs=n, seed=2) for n in (1, 2)],
+    )
+    train_alone([loops[1], engines[1]], digits, alone)
+    train_alone(loops[:1], digits, mixed)
+    train_together(engines[:1], digits, mixed)
+    seconds = iter([9.0, 1.0])
+    monkeypatch.setattr(engine, "seconds_a_step", lambda *_: next(seconds))
+    seen = Reports()
+    assert train_together([loops[1], engines[1]], digits, mixed, seen) == loops[1:]
+    assert [done for run, done in seen if run == engines[1]] == [1, 2]
+    assert next(done for run, done in seen if run == loops[1]) == 1
+    for run, made_by in ((loops[1], None), (engines[1], provenance.engine_fingerprint())):
+        assert_same(mixed.load_record(run), alone.load_record(run), rel=1e-9)
+        assert mixed.load_record(run)["engine"] == made_by
+
+
+def test_the_plain_loop_ends_what_the_engine_began_and_the_record_says_so(
+    double, few, digits, stores
+):
+    alone, mixed = stores
     short, long = few(epochs=1, momentum=0.9), few(epochs=2, momentum=0.9)
-    alone, mixed = stores(tmp_path)
-    train.train([long], digits, alone)
-    engine.train([short, few(seed=2)], digits, mixed)
-    started = []
-    train.train([long], digits, mixed, lambda _, done: started.append(done))
-    assert started[0] == 1
-    assert_same(mixed.load_result(long), alone.load_result(long), rel=1e-9)
+    train_alone([long], digits, alone)
+    train_together([short, few(seed=2)], digits, mixed)
+    seen = Reports()
+    assert train_together([long], digits, mixed, seen, Mode(ALONE)) == [long]
+    assert seen[0] == (long, 1)
+    assert_same(mixed.load_record(long), alone.load_record(long), rel=1e-9)
+    assert mixed.load_record(long)["engine"] == provenance.engine_fingerprint()
 
 
 def test_a_checkpoint_holds_one_run_not_its_companions(few, digits, store):
     runs = [few(seed=seed, epochs=1) for seed in range(1, 9)]
-    engine.train(runs, digits, store)
-    sizes = [path.stat().st_size for path in store.folder.glob("checkpoints/*.pt")]
+    train_together(runs, digits, store)
+    sizes = [path.stat().st_size for path in store.checkpoints.glob("*.pt")]
     assert len(sizes) == 8
     assert max(sizes) < 2 * 4 * 89_834  # bytes of its weights in float32, and as much again
+
+
+def test_checkpoints_cost_at_most_their_share_of_the_time(few, digits, store, monkeypatch):
+    """An epoch of 10 s keeps one each time; where that takes 1 s, only every fifth time."""
+    kept = []
+    clock = SimpleNamespace(now=0.0, cost=0.01, monotonic=lambda: clock.now)
+    monkeypatch.setattr(engine, "time", clock)
+    together = stack([few(seed=seed, epochs=1000) for seed in (1, 2)], digits, store)
+    state_dicts = together.state_dicts
+
+    def slow_copy(rows):
+        clock.now += clock.cost
+        return state_dicts(rows)
+
+    def write(run, state, engine):
+        kept.append((epoch, run.seed))
+
+    monkeypatch.setattr(together, "state_dicts", slow_copy)
+    monkeypatch.setattr(store, "save_checkpoint", write)
+    checkpoints = engine.Checkpoints(together, Inline())
+    for epoch in range(1, 21):
+        clock.now += 10.0
+        clock.cost = 0.01 if epoch < 5 else 1.0
+        checkpoints.epoch_ended([0, 1])
+    assert kept == [(epoch, seed) for epoch in (1, 2, 3, 4, 5, 10, 15, 20) for seed in (1, 2)]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_training(few, digits, store, monkeypatch):
+    def full(*_):
+        raise UserError("cannot write: the disk is full")
+
+    monkeypatch.setattr(store, "save_checkpoint", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        train_together([few()], digits, store)
 
 
 def test_what_trains_together(few, digits, store, monkeypatch):
@@ -239,27 +357,64 @@ def test_what_trains_together(few, digits, store, monkeypatch):
         few(frozen=("conv1",)),
         few(width=8),
         few(batch_size=32),
+        few(drop_last=True),
         few(gradient_statistics=True),
         few(overfit_images=0),
         few(split="halves"),
     ]
-    engine.train([others[0], *one, *others[1:]], digits, store)
+    train_together([others[0], *one, *others[1:]], digits, store)
     assert groups == [[others[0]], one, *([other] for other in others[1:])]
 
 
-def test_fewer_at_once_where_memory_is_short(few, digits, store, monkeypatch):
-    trained, said = [], []
-    store.say = said.append
+def test_never_more_at_once_than_32_bits_can_count(few, digits, store, monkeypatch):
+    groups = []
+    monkeypatch.setattr(engine, "train_together", lambda runs, *_: groups.append(len(runs)))
+    train_together([few(seed=seed) for seed in range(600)], digits, store)
+    assert groups == [200, 200, 200]
 
-    def train_together(runs, *_):
-        if len(runs) > 2:
+
+# Every way of failing, injected
+
+
+def short_of_memory(monkeypatch, most: int, place: str, captured: bool = False) -> None:
+    """Let a method of Together run out of memory where more than so many runs train."""
+    method = getattr(Together, place)
+
+    def fails(self, *arguments):
+        if len(self.runs) > most and not captured:
             raise torch.OutOfMemoryError
-        trained.append([run.seed for run in runs])
+        if len(self.runs) > most:
+            raise stacked.CaptureError("a step cannot be captured") from torch.OutOfMemoryError()
+        return method(self, *arguments)
 
-    monkeypatch.setattr(engine, "train_together", train_together)
-    engine.train([few(seed=seed) for seed in range(7)], digits, store)
+    monkeypatch.setattr(Together, place, fails)
+
+
+def test_fewer_train_at_once_where_memory_is_short(few, digits, store, said, monkeypatch):
+    """It runs out before an epoch is trained, as the largest batch is evaluated first."""
+    short_of_memory(monkeypatch, 2, "evaluate")
+    trained, train_epoch = [], Together.train_epoch
+
+    def watched(self):
+        trained.append([run.seed for run in self.runs])
+        return train_epoch(self)
+
+    monkeypatch.setattr(Together, "train_epoch", watched)
+    runs = [few(seed=seed, epochs=1) for seed in range(7)]
+    assert train_together(runs, digits, store) == []
     assert trained == [[0], [1, 2], [3, 4], [5, 6]]
-    assert "too little GPU memory for 7 runs at once: 3 at once instead" in said
+    assert said[0] == "too little GPU memory for 7 runs at once: 3 at once instead"
+    assert all(store.is_finished(run) for run in runs)
+
+
+def test_memory_that_runs_out_in_a_capture_replaces_the_worker(few, digits, store, monkeypatch):
+    short_of_memory(monkeypatch, 2, "step", captured=True)
+    runs = [few(seed=seed, epochs=1) for seed in range(5)]
+    with pytest.raises(engine.ReplaceWorker) as raised:
+        train_together(runs, digits, store)
+    assert raised.value.mode == Mode(CAPTURED, 2)
+    assert str(raised.value) == "too little GPU memory for 5 runs at once: 2 at once instead"
+    assert train_together(runs, digits, store, mode=raised.value.mode) == []
 
 
 @pytest.mark.parametrize(
@@ -271,26 +426,330 @@ def test_fewer_at_once_where_memory_is_short(few, digits, store, monkeypatch):
         (RuntimeError("shapes do not match"), RuntimeError),
     ],
 )
-def test_too_little_memory_for_one_run(error, expected, few, digits, store, monkeypatch):
-    def train_together(runs, *_):
+def test_too_little_memory_for_one_run(error, expected, few, digits, store, said, monkeypatch):
+    def fails(*_):
         raise error
 
-    monkeypatch.setattr(engine, "train_together", train_together)
+    monkeypatch.setattr(engine, "train_together", fails)
     with pytest.raises(expected) as raised:
-        engine.train([few(seed=seed) for seed in range(3)], digits, store)
+        train_together([few(seed=seed) for seed in range(3)], digits, store)
     if expected is UserError:
         assert "too little free GPU memory for one run" in str(raised.value)
+    else:
+        assert raised.value is error
 
 
+def wrong_convolution(monkeypatch, factor: float, from_channels: int = 3) -> None:
+    right = stacked.convolution
+
+    def wrong(input, weight, *others):
+        outputs = right(input, weight, *others)
+        return outputs * factor if weight.shape[1] >= from_channels else outputs
+
+    monkeypatch.setattr(stacked, "convolution", wrong)
+
+
+@pytest.mark.parametrize("network", ["BaselineNet", "BatchNormNet"])
+def test_a_wrong_engine_trains_nothing(network, few, digits, store, stores, said, monkeypatch):
+    """A product that is a hundredth too large is found before the first step."""
+    if network == "BaselineNet":
+        wrong_convolution(monkeypatch, 1.01, from_channels=32)
+    else:
+        right = stacked.batch_norm
+        monkeypatch.setattr(stacked, "batch_norm", lambda *arguments: 1.01 * right(*arguments))
+    runs = [few(network=network, seed=seed) for seed in (1, 2)]
+    assert train_together(runs, digits, store) == runs
+    (line,) = said
+    assert line.startswith(f"{provenance.device_name('cpu')}, torch {torch.__version__}: ")
+    assert "the engine disagrees with the plain loop in " in line
+    assert line.endswith("; training one run at a time instead")
+    train_alone(runs, digits, stores[0])
+    for run in runs:
+        record, expected = store.load_record(run), stores[0].load_record(run)
+        assert record["engine"] is None
+        for name in (*CURVES, "test_loss"):
+            assert record[name] == expected[name], name
+
+
+def test_an_error_in_the_last_run_alone_is_found(few, digits, store, said, monkeypatch):
+    step_once = Together.step_once
+
+    def wrong(self, size):
+        gradient = step_once(self, size)
+        gradient[-1, :432] *= 1.01  # conv1.weight
+        return gradient
+
+    monkeypatch.setattr(Together, "step_once", wrong)
+    runs = [few(seed=seed, epochs=1) for seed in (1, 2, 3)]
+    assert train_together(runs, digits, store) == runs
+    assert "in the gradient of conv1.weight by 1e-02; training one run" in said[0]
+
+
+def test_captured_steps_that_differ_are_not_used(few, digits, store, stores, said, monkeypatch):
+    def inexact(step, state):
+        def launch():
+            gradient = step()
+            with torch.no_grad():
+                state[0][0, 0] += 1e-4
+            return gradient
+
+        return launch
+
+    monkeypatch.setattr(stacked, "capture", inexact)
+    runs = [few(seed=seed) for seed in (1, 2)]
+    assert train_together(runs, digits, store) == []
+    (line,) = said
+    assert line.endswith(
+        ": captured steps give other numbers than the same uncaptured; "
+        "training without CUDA graphs instead"
+    )
+    monkeypatch.undo()
+    train_together(runs, digits, stores[1])
+    for run in runs:
+        assert store.load_record(run)["train_loss"] == stores[1].load_record(run)["train_loss"]
+
+
+def test_an_engine_that_is_slower_gives_way(few, digits, store, said, monkeypatch):
+    seconds = iter([0.0031, 0.001])
+    monkeypatch.setattr(engine, "seconds_a_step", lambda *_: next(seconds))
+    runs = [few(seed=seed) for seed in (1, 2, 3)]
+    assert train_together(runs, digits, store) == runs
+    assert "a step of 3 BaselineNet at once takes 3.10 ms, and a plain step 1.00 ms;" in said[0]
+    assert all(store.load_record(run)["engine"] is None for run in runs)
+
+
+def test_the_proof_changes_no_bit(few, digits, stores, monkeypatch):
+    fields = {"network": "BatchNormNet", "momentum": 0.9, "gradient_statistics": True}
+    runs = [few(seed=seed, **fields) for seed in (1, 2)]
+    for store in stores:
+        train_together(runs, digits, store)
+        monkeypatch.setattr(engine, "prove", lambda *_: None)
+    for run in runs:
+        one, other = (store.load_record(run) for store in stores)
+        for name in (*CURVES, "test_loss", "gradients"):
+            assert one[name] == other[name], name
+
+
+class Worker:
+    """A worker process that is none: it does its work when it is started."""
+
+    def __init__(self, target, args, name, daemon):
+        self.target, self.args, self.name = target, args, name
+        self.exitcode = 0
+
+    def start(self):
+        self.target(*self.args)
+
+    def kill(self):
+        pass
+
+    join = kill
+
+
+@pytest.fixture
+def pretended_gpu(digits, monkeypatch):
+    """A sweep's worker for a GPU runs in this process, on the CPU."""
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Worker)
+    name = provenance.device_name("cpu")
+    monkeypatch.setattr(provenance, "device_name", lambda device: name)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(sweep, "end_with_parent", lambda: None)
+    monkeypatch.setattr(Dataset, "to", lambda self, device: self)
+    answer = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, answer)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_error_of_cuda_replaces_the_worker(
+    times, pretended_gpu, every_epoch, few, digits, store, stores, monkeypatch, capfd
+):
+    """The first time it goes on uncaptured, the second time by the plain loop, each where it was."""
+    train_epoch, failed = Together.train_epoch, []
+
+    def fails(self):
+        if self.trainings[0].epoch > len(failed) and len(failed) < times:
+            failed.append(self.captured)
+            raise RuntimeError(ILLEGAL)
+        return train_epoch(self)
+
+    monkeypatch.setattr(Together, "train_epoch", fails)
+    runs = [few(seed=seed, epochs=3) for seed in (1, 2)]
+    sweep.train_once(runs, store, ["cuda:0"], False)
+    assert failed == [True, False][:times]
+    lines = [line for line in capfd.readouterr().err.splitlines() if " instead" in line]
+    where = f"{provenance.device_name('cpu')}, torch {torch.__version__}"
+    illegal = f"{where}: {ILLEGAL.splitlines()[0]}"
+    assert (
+        lines
+        == [
+            f"{illegal}; training without CUDA graphs instead",
+            f"{illegal}; training one run at a time instead",
+        ][:times]
+    )
+    monkeypatch.undo()
+    train_together(runs, digits, stores[1])
+    for run in runs:
+        found, expected = store.load_record(run), stores[1].load_record(run)
+        assert len(found["trained"]) == 1 + times  # intervals: it was resumed, not begun again
+        if times == 1:
+            assert found["train_loss"] == expected["train_loss"]
+        assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-5)
+
+
+def test_a_capture_that_fails_replaces_the_worker(
+    pretended_gpu, few, digits, store, monkeypatch, capfd
+):
+    def fails(step, state):
+        raise stacked.CaptureError("a step cannot be captured: operation not permitted")
+
+    monkeypatch.setattr(stacked, "capture", fails)
+    run = few()
+    sweep.train_once([run], store, ["cuda:0"], False)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if " instead" in line]
+    assert line.endswith("operation not permitted; training without CUDA graphs instead")
+    assert store.load_record(run)["engine"] == provenance.engine_fingerprint()
+
+
+# Networks of a user's own
+
+
+class Small(nn.Module):
+    """A small network; subclasses say what is special to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(4 * 16, 10)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.conv(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(F.adaptive_avg_pool2d(F.relu(self.features(images)), 4).flatten(1))
+
+
+class Dilated(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, dilation=2)
+
+
+class Grouped(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, groups=3)
+        self.fc = nn.Linear(6 * 16, 10)
+
+
+class WithDropout(Small):
+    def features(self, images: Tensor) -> Tensor:
+        return F.dropout(self.conv(images), 0.3, self.training)
+
+
+class WithoutRule(Small):
+    """vmap has no batching rule for this operation, and takes it run by run."""
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.conv(images).lerp_(images[:, :1], 0.5)
+
+
+class Branching(Small):
+    def features(self, images: Tensor) -> Tensor:
+        features = self.conv(images)
+        return features if features.mean() > 0 else -features
+
+
+class Shared(Small):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Conv2d(3, 4, 3, padding=1)
+        self.other.weight = self.conv.weight
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.conv(images) + self.other(images)
+
+
+@pytest.mark.parametrize("network", [Dilated, Grouped, WithDropout, WithoutRule, Branching, Shared])
+def test_a_network_that_cannot_be_stacked_trains_alone(
+    network, few, digits, store, stores, said, monkeypatch
+):
+    monkeypatch.setattr(models, network.__name__, network, raising=False)
+    runs = [few(network=network.__name__, seed=seed) for seed in (1, 2)]
+    assert train_together(runs, digits, store) == runs
+    (line,) = said
+    assert f": {network.__name__} cannot train several runs in one step (" in line
+    assert line.endswith("; training one run at a time instead")
+    train_alone(runs, digits, stores[0])
+    for run in runs:
+        assert store.load_record(run)["val_loss"] == stores[0].load_record(run)["val_loss"]
+
+
+class Usual(nn.Module):
+    """Layers with options that users choose, none of them in the study's networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, padding="same", bias=False)
+        self.bn1 = nn.BatchNorm2d(4, affine=False)
+        self.conv2 = nn.Conv2d(4, 5, (4, 3), padding="same", stride=1)
+        self.bn2 = nn.BatchNorm2d(5, momentum=0.3, eps=1e-3)
+        self.conv3 = nn.Conv2d(5, 7, 5, padding="valid", stride=(3, 2), padding_mode="zeros")
+        self.norm = nn.GroupNorm(1, 7)
+        self.conv4 = nn.Conv2d(7, 3, 3, padding=1, padding_mode="reflect")
+        self.bn4 = nn.BatchNorm2d(3, track_running_stats=False)
+        self.fc = nn.Linear(3 * 16, 10, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.bn2(self.conv2(F.max_pool2d(F.gelu(self.bn1(self.conv1(images))), 2)))
+        x = self.bn4(self.conv4(F.relu(self.norm(self.conv3(x)))))
+        return self.fc(F.adaptive_avg_pool2d(x, 4).flatten(1))
+
+
+def test_usual_layers_train_together(double, few, digits, stores, monkeypatch):
+    monkeypatch.setattr(models, "Usual", Usual, raising=False)
+    runs = [few(network="Usual", seed=seed, momentum=0.5) for seed in (1, 2)]
+    alone, together = stores
+    train_alone(runs, digits, alone)
+    assert train_together(runs, digits, together) == []
+    for run in runs:
+        assert_same(together.load_record(run), alone.load_record(run), rel=1e-9)
+
+
+# The parts of a step
+
+
+@pytest.mark.parametrize("batch", [1, 3, 50])
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [((3, 3), 1, 1), ((5, 3), (2, 1), (0, 1)), ((1, 1), 2, 0)]
+    ("channels", "kernel", "stride", "padding", "bias"),
+    [
+        (4, (3, 3), 1, 1, True),
+        (3, (3, 3), 1, 1, True),  # 27 columns, and one of ones
+        (3, 3, 1, 1, False),
+        (4, (5, 3), (2, 1), (0, 1), True),
+        (5, (1, 1), 2, 0, True),
+        (4, (4, 3), 1, "same", False),
+    ],
 )
-def test_a_convolution_is_a_product_of_patches(kernel, stride, padding, double):
-    layer = torch.nn.Conv2d(4, 6, kernel, stride=stride, padding=padding)
-    images = torch.randn(3, 4, 9, 8, requires_grad=True)
+def test_a_convolution_is_products_of_patches(
+    channels, kernel, stride, padding, bias, batch, double, monkeypatch
+):
+    layer = nn.Conv2d(channels, 6, kernel, stride=stride, padding=padding, bias=bias)
+    images = torch.randn(batch, channels, 9, 8, requires_grad=True)
     expected = layer(images)
-    with engine.WithoutCuDNN():
+    inner, bmm = [], torch.bmm
+
+    def watched(rows, columns):
+        inner.append(rows.shape[1])
+        return bmm(rows, columns)
+
+    monkeypatch.setattr(torch, "bmm", watched)
+    with stacked.WithoutCuDNN():
         found = layer(images)
+    assert max(inner) <= stacked.INNER  # what the gradient of the weights adds up at once
     assert found.shape == expected.shape
     assert torch.allclose(found, expected)
     weighting = torch.randn_like(expected)
@@ -298,20 +757,32 @@ def test_a_convolution_is_a_product_of_patches(kernel, stride, padding, double):
     gotten = torch.autograd.grad((found * weighting).sum(), [images, *layer.parameters()])
     for one, other in zip(gotten, wanted, strict=True):
         assert torch.allclose(one, other)
-    dilated = torch.nn.Conv2d(4, 6, 3, dilation=2)
-    with engine.WithoutCuDNN(), pytest.raises(NotImplementedError):
-        dilated(images)
+
+
+def test_a_batch_is_folded_into_products_of_about_a_thousand_rows(few, digits, store, monkeypatch):
+    shapes, bmm = [], torch.bmm
+
+    def watched(rows, columns):
+        shapes.append(tuple(rows.shape))
+        return bmm(rows, columns)
+
+    monkeypatch.setattr(torch, "bmm", watched)
+    stack([few()], digits, store).step_once(64)
+    assert shapes == [(64, 1024, 28), (16, 1024, 144), (4, 1024, 288)]
+
+
+def test_draws_that_no_run_uses_are_not_copied(few, digits, store):
+    assert len(stack([few()], digits, store).draws) == 2
+    together = stack([few(), few(augmentation=("flip",))], digits, store)
+    assert [rows.shape for rows in together.draws] == [
+        (2, 200), (2, 200, 0), (2, 200), (2, 200, 2),
+    ]  # fmt: skip
 
 
 def test_a_step_is_all_in_the_state_that_a_capture_restores(few, digits, store):
-    """A step's warm-up is undone by writing back _state(): nothing else may change in a step."""
-    runs = [
-        few(network="BatchNormNet", seed=seed, momentum=0.9, gradient_statistics=True)
-        for seed in (1, 2)
-    ]
-    trainings = [train.Training(run, digits, store) for run in runs]
-    together = engine.Together(trainings, digits)
-    together.begin_epoch()
+    """A step's warm-up is undone by writing back state(): nothing else may change in a step."""
+    fields = {"network": "BatchNormNet", "momentum": 0.9, "gradient_statistics": True}
+    together = stack([few(seed=seed, **fields) for seed in (1, 2)], digits, store)
 
     def everything() -> dict[str, torch.Tensor]:
         found = {}
@@ -325,16 +796,14 @@ def test_a_step_is_all_in_the_state_that_a_capture_restores(few, digits, store):
                     found[f"{name} {key}"] = part.detach().clone()
         return found
 
-    before, state = everything(), [tensor.detach().clone() for tensor in together._state()]
-    together._step_once(64)
+    before, state = everything(), [tensor.detach().clone() for tensor in together.state()]
+    together.step_once(64)
     after = everything()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
-    for part in ("weights conv1.weight", "weights bn4.running_var", "momentum_buffers 0"):
+    for part in ("flat ", "buffers ", "fixed bn4.running_var", "fixed bn1.num_batches_tracked"):
         assert part in changed
     assert {"loss_sums ", "correct ", "moments ", "position "} <= changed
-    with torch.no_grad():
-        for tensor, value in zip(together._state(), state, strict=True):
-            tensor.copy_(value)
+    stacked.restore(together.state(), state)
     restored = everything()
     for name in before:
         assert torch.equal(restored[name], before[name]), name
@@ -342,11 +811,11 @@ def test_a_step_is_all_in_the_state_that_a_capture_restores(few, digits, store):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_two_identical_sweeps_on_a_gpu_agree_to_the_last_bit(a_run, digits, tmp_path):
+def test_two_identical_sweeps_on_a_gpu_agree_to_the_last_bit(a_run, digits, stores):
     runs = [a_run(seed=seed, learning_rate=0.1) for seed in range(1, 6)]
-    once, again = stores(tmp_path)
+    once, again = stores
     for store in (once, again):
-        engine.train(runs, digits.to("cuda"), store)
+        train_together(runs, digits.to("cuda"), store)
     for run in runs:
         for name, tensor in once.load_weights(run).items():
             assert torch.equal(again.load_weights(run)[name], tensor), name
@@ -354,47 +823,122 @@ def test_two_identical_sweeps_on_a_gpu_agree_to_the_last_bit(a_run, digits, tmp_
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_captured_step_is_the_step_and_a_capture_changes_nothing(few, digits, store, tmp_path):
+def test_a_captured_step_is_the_step_and_a_capture_changes_nothing(few, digits, store):
     def steps(captured: bool):
-        own = Store(tmp_path / str(captured), "exp")
         runs = [few(network="BatchNormNet", seed=seed, momentum=0.9) for seed in (1, 2)]
-        images = digits.to("cuda")
-        together = engine.Together([train.Training(run, images, own) for run in runs], images)
-        together.begin_epoch()
-        take = together._step if captured else together._step_once
+        together = stack(runs, digits.to("cuda"), store, captured)
         for size in (64, 64, 64, 8):
-            take(size)
-        return [tensor.clone() for tensor in together._state()]
+            together.step(size)
+        return [tensor.clone() for tensor in together.state()]
 
     for one, other in zip(steps(True), steps(False), strict=True):
         assert torch.equal(one, other)
         assert math.isfinite(one.double().sum().item())
 
 
-@pytest.mark.parametrize("network", ["BaselineNet", "DropoutNet", "BatchNormNet"])
-def test_a_step_is_possible_on_a_gpu(network, few, digits, store, monkeypatch):
+def walk(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """torch.autograd.grad, node by node: PyTorch's own has no pretended CUDA device."""
+    order, seen = [], set()
+
+    def visit(node):
+        if node is not None and node not in seen:
+            seen.add(node)
+            for following, _ in node.next_functions:
+                visit(following)
+            order.append(node)
+
+    visit(loss.grad_fn)
+    waiting = {loss.grad_fn: {0: torch.ones_like(loss)}}
+    found = {}
+    for node in reversed(order):
+        gradients = waiting.pop(node, None)
+        if gradients is None:
+            continue
+        if hasattr(node, "variable"):
+            found[id(node.variable)] = gradients[0]
+            continue
+        arguments = [gradients.get(i) for i in range(len(node._input_metadata))]
+        if not callable(node):  # a torch.autograd.Function, which is given zeros
+            arguments = [
+                torch.zeros(tuple(like.shape), dtype=like.dtype, device=like.device)
+                if argument is None
+                else argument
+                for argument, like in zip(arguments, node._input_metadata, strict=True)
+            ]
+        results = (node if callable(node) else node.apply)(*arguments)
+        results = results if isinstance(results, tuple) else (results,)
+        for (following, i), result in zip(node.next_functions, results, strict=True):
+            if following is not None and result is not None:
+                result = result.sum_to_size(following._input_metadata[i].shape)
+                slots = waiting.setdefault(following, {})
+                slots[i] = slots[i] + result if i in slots else result
+    return [found[id(tensor)] for tensor in inputs]
+
+
+class Devices(TorchDispatchMode):
+    """Counts operations by whether their tensors lie on more than one device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.across: list[str] = []
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)]
+        self.count += 1
+        if len({tensor.device.type for tensor in tensors}) > 1:
+            self.across.append(str(function))
+        return result
+
+
+VARIANTS = [
+    {},
+    {"network": "DropoutNet", "dropout_rate": 0.3, "augmentation": ("flip", "crop")},
+    {"network": "BatchNormNet", "momentum": 0.9, "gradient_statistics": True},
+    {"network": "BatchNormNet", "frozen": ("conv1", "bn1", "conv2"), "weight_decay": 0.1},
+]
+
+
+@pytest.mark.parametrize("fields", VARIANTS)
+def test_walking_the_graph_gives_autograds_gradients(fields, few, digits, store, monkeypatch):
+    runs = [few(seed=seed, **fields) for seed in (1, 2)]
+    expected = stack(runs, digits, store).step_once(64)
+    monkeypatch.setattr(torch.autograd, "grad", walk)
+    assert torch.equal(stack(runs, digits, store).step_once(64), expected)
+
+
+@pytest.mark.parametrize("fields", VARIANTS)
+def test_a_step_is_possible_on_a_gpu(fields, few, digits, store, monkeypatch):
     """On a pretended one: its tensors have shapes and devices, and PyTorch takes its CUDA paths.
 
-    What depends on a real one is the backward pass, which is left out.
+    No operation of a step may reach across devices, or wait for a number from the GPU: that raises.
     """
-    run = few(network=network, augmentation=("flip", "crop"), gradient_statistics=True)
-    monkeypatch.setattr(
-        torch.autograd, "grad", lambda loss, weights: [torch.zeros_like(w) for w in weights]
-    )
-    networks = [getattr(models, network), [0.3] if network == "DropoutNet" else []]
-    trainings = [train.Training(run, digits, store) for _ in range(2)]
+    recorders = [Recorder(few(seed=seed, **fields), digits, store, "engine") for seed in (1, 2)]
+    monkeypatch.setattr(torch.autograd, "grad", walk)
     names = ("images", "labels", "test_images", "test_labels")
-    with FakeTensorMode(), torch.device("cuda"):
+    build = partial(getattr(models, recorders[0].run.network))
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
         tensors = [getattr(digits, name) for name in names]
-        images = data.Dataset(*(torch.empty(t.shape, dtype=t.dtype) for t in tensors), ())
-        for training in trainings:
-            training.network = networks[0](*networks[1])
+        empty = [torch.empty(t.shape, dtype=t.dtype) for t in tensors]
+        images = Dataset(*empty, digits.class_names)
+        for recorder in recorders:
+            training, run = recorder.training, recorder.run
+            dropout = {"dropout_rate": run.dropout_rate} if run.dropout_rate else {}
+            training.network = build(**dropout)
+            for layer in run.frozen:
+                training.network.get_submodule(layer).requires_grad_(False)
+            trainable = [p for p in training.network.named_parameters() if p[1].requires_grad]
+            training.momentum = {n: torch.zeros_like(p) for n, p in trainable if run.momentum}
             training.train_indices, training.val_indices = torch.zeros(2, 200, dtype=torch.int64)
         with torch.device("cpu"):  # where the draws are made
-            together = engine.Together(trainings, images)
+            together = Together(recorders, images, Inline(), captured=False)
             together.begin_epoch()
-            gradients = together._step_once(64)
+            with Devices() as devices:
+                gradient = together.step_once(64)
             logits = together.evaluate(images.test_images)
-    assert {gradient.device.type for gradient in gradients} == {"cuda"}
-    assert logits.device.type == "cuda"
+    assert devices.count > 100
+    assert devices.across == []
+    assert gradient.device.type == logits.device.type == "cuda"
+    assert gradient.shape == together.flat.shape
     assert logits.shape == (2, 297, 10)

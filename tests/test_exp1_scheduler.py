@@ -97,7 +97,7 @@ def rehearsal(
     beside = tmp_path_factory.mktemp("beside") / "results"
     shutil.copytree(rehearsed, beside)
     next((beside / "quick" / "runs").glob("*lr=0.05_seed=2*.json")).unlink()
-    return rehearse(exp1_scheduler, beside=beside, EPOCHS=2, SEEDS=[1, 2], STEP_EPOCHS=1)
+    return rehearse(exp1_scheduler, beside=beside, EPOCHS=3, SEEDS=[1, 2], STEP_EPOCHS=1)
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def test_comparisons_are_those_that_the_study_asks_for(
 def transferred(rehearse: Callable[..., Rehearsal], rehearsed: Path) -> Rehearsal:
     """Beside small rehearsals of 1.1 and 2.1."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lab.figures.draw", lambda summary, folder: [])
+        patch.setattr("lab.figures.save", lambda found, folder: [])
         dropout = rehearse(exp2_dropout, beside=rehearsed, **SOURCES)
     assert "The best rate above zero is dropout=0.4." in dropout.out
     with pytest.MonkeyPatch.context() as patch:

@@ -21,7 +21,8 @@ def figures(summary: Summary) -> Figures:
     """The figures of an experiment by name, in their order, each a function that draws it."""
     name = f"lab.figures.{summary['experiment']}"
     if importlib.util.find_spec(name):
-        return importlib.import_module(name).figures(summary)
+        module = importlib.import_module(name)
+        return getattr(module, "figures", sweep.figures)(summary)
     return sweep.figures(summary)
 
 

@@ -2,30 +2,12 @@
 
 from functools import partial
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.figures import sweep
-from lab.figures.canvas import (
-    FAINT,
-    TRAINING_COLOUR,
-    Figures,
-    Group,
-    Summary,
-    canvas,
-    dots,
-    label_axes,
-    legend_of,
-    mark_divergence,
-    name_of,
-    name_rows,
-    one_seed,
-    plot,
-    share_scales,
-    styles,
-    within_percent,
-)
-from lab.figures.mistakes import best_model_figures
-from lab.figures.results import differences
+from lab.figures import canvas, mistakes, results, sweep
+from lab.figures.canvas import TRAINING_COLOUR, Figures, Group, Summary
+from lab.summary import roughness
 
 
 def figures(summary: Summary) -> Figures:
@@ -33,9 +15,9 @@ def figures(summary: Summary) -> Figures:
     return {
         "with_and_without": partial(with_and_without, summary),
         "rankings": partial(rankings, summary),
-        "differences": partial(differences, summary, summary["groups"]),
+        "differences": partial(results.differences, summary, summary["groups"]),
         **sweep.each(summary, summary["groups"]),
-        **best_model_figures(summary),
+        **mistakes.figures(summary),
     }
 
 
@@ -47,53 +29,60 @@ def twins(summary: Summary) -> list[tuple[Group, Group]]:
 
 def with_and_without(summary: Summary) -> Figure:
     """Validation accuracy of every setting, every seed and the mean: grey with the batch."""
-    pairs = twins(summary)
-    columns = min(3, len(pairs))
-    rows = -(-len(pairs) // columns)
-    words = "validation accuracy with and without the last batch"
-    figure, panels = canvas(summary, words, summary["groups"], rows, columns, height=1 + 2.9 * rows)
-    for axes in panels[len(pairs) :]:
-        axes.remove()
-    look, shown = styles(summary), panels[: len(pairs)]
-    for axes, (one, other) in zip(shown, pairs, strict=True):
-        for group, colour, label in (
-            (one, TRAINING_COLOUR, "with the last batch, mean"),
-            (other, look[other["label"]][0], "without it, mean (in colour)"),
-        ):
-            for run in group["runs"]:
-                plot(axes, run["val_accuracy"], "accuracy", color=colour, **FAINT)
-            curve = group["mean"]["val_accuracy"]
-            plot(axes, curve, "accuracy", color=colour, linewidth=2, label=label)
-        label_axes(axes, "accuracy", len(one["mean"]["val_accuracy"]))
-        mark_divergence(axes, one)
-        axes.set_title(one["label"])
-    share_scales({"accuracy": shown}, summary["groups"])
-    legend_of(figure, shown[0], one_seed())
+    pairs = {other["label"]: one for one, other in twins(summary)}
+
+    def draw(axes: Axes, group: Group, quantity: str, colour: str) -> None:
+        """A panel: the twin with the batch, then the setting without it."""
+        one, name = pairs[group["label"]], f"val_{quantity}"
+        style = {"color": TRAINING_COLOUR, "label": "with the last batch, mean (grey)"}
+        canvas.seeds_and_mean(axes, one, name, **style)
+        style = {"color": colour, "label": "without the last batch, mean (in colour)"}
+        canvas.seeds_and_mean(axes, group, name, **style)
+        canvas.label_epochs(axes, quantity, [group])
+        canvas.mark_divergence(axes, [one, group])
+
+    titles = {one["label"]: other for one, other in twins(summary)}
+    words = "validation with and without the last batch"
+    figure, panels = sweep.side_by_side(summary, words, titles, ["accuracy"], 2.9, draw)
+    values = [v for g in summary["groups"] for run in g["runs"] for v in run["val_accuracy"]]
+    canvas.share_scale(panels, "accuracy", values)
+    canvas.legend(figure, panels[0], canvas.one_seed())
     return figure
 
 
 def rankings(summary: Summary) -> Figure:
-    """Test accuracy and roughness of every setting, with the last batch above, without below."""
-    pairs = twins(summary)
-    words = "test accuracy and roughness with (filled) and without (open) the last batch"
+    """Test accuracy of every setting with the last batch and without it, and roughness."""
+    pairs, look = twins(summary), canvas.styles(summary)
     note = (
         "Roughness: mean absolute change of validation accuracy from one epoch to the next, over "
-        "the second half of training"
     )
-    figure, panels = canvas(
-        summary, words, summary["groups"], columns=2, height=1.4 + 0.9 * len(pairs), note=note
-    )
-    look, names = styles(summary), []
-    for row, group in enumerate(group for pair in pairs for group in pair):
-        values = [run["test_accuracy"] for run in group["runs"]]
-        dots(panels[0], row, values, group["test_accuracy"], look[group["label"]])
-        dots(panels[1], row, [], summary["roughness"][group["label"]], look[group["label"]])
-        names.append(name_of(group))
+    note += "the second half of training. (n): rank by mean test accuracy"
+    words = "rankings, and roughness: seeds, mean, 95% interval"
+    shape = {"panels": 3, "columns": 3, "row": 0.9 + 0.6 * len(pairs), "note": note}
+    figure, panels = canvas.blank(summary, words, summary["groups"], **shape)
+    for axes, side in zip(panels, (0, 1), strict=False):
+        groups = [pair[side] for pair in pairs]
+        order = sorted(groups, key=lambda group: -(group["test_accuracy"]["mean"] or 0))
+        rows = []
+        for at, group in enumerate(groups):
+            rank = f"({order.index(group) + 1})"
+            name = f"{rank} {results.name_of(pairs[at][0])}" if side == 0 else rank
+            values = [run["test_accuracy"] for run in group["runs"]]
+            rows.append((name, values, group["test_accuracy"], look[group["label"]]))
+        canvas.dots(axes, rows, "test accuracy (%)", percent=True)
+        axes.set_title(("with the last batch", "without the last batch")[side])
+    limits = [axes.get_xlim() for axes in panels[:2]]
+    for axes in panels[:2]:
+        axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
+    rows = [
+        ("", map(roughness, group["runs"]), summary["roughness"][group["label"]], look[label])
+        for pair in pairs
+        for group in pair
+        for label in [group["label"]]
+    ]
+    canvas.dots(panels[2], rows, "points", below=0.0)
+    panels[2].set_title("roughness (open: without)")
     for axes in panels:
-        name_rows(axes, names)
-    within_percent(panels[0])
-    panels[0].set_xlabel("test accuracy (%): seeds, mean, 95% interval")
-    panels[1].set_xlabel("roughness (points): mean over seeds")
-    panels[1].set_xlim(left=0)
-    panels[1].tick_params(labelleft=False)
+        axes.set_xlabel(axes.get_xlabel().split(":")[0])
+    panels[2].set_xlim(left=0)
     return figure

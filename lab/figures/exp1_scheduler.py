@@ -4,54 +4,38 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from lab.figures import sweep
-from lab.figures.canvas import (
-    PALETTE,
-    TRAINING_COLOUR,
-    Figures,
-    Summary,
-    canvas,
-    epoch_ticks,
-    legend_of,
-    styles,
-)
-from lab.figures.results import differences
-
-LINES = ("-", "--", ":", "-.")  # of the schedules that are not trained, in grey
+from lab.figures import canvas, results, sweep
+from lab.figures.canvas import LINES, PALETTE, TRAINING_COLOUR, Figures, Summary
 
 
 def figures(summary: Summary) -> Figures:
     """The schedules, the differences from the best fixed rate, and what a sweep has."""
     return {
         "schedules": partial(schedules, summary),
-        "differences": partial(differences, summary, summary["groups"]),
+        "differences": partial(results.differences, summary, summary["groups"]),
         **sweep.figures(summary),
     }
 
 
 def schedules(summary: Summary) -> Figure:
     """Learning rate by epoch: the trained schedules in their colours, the others in grey."""
-    figure, (axes,) = canvas(summary, "learning-rate schedules", height=4.4)
-    look, drops, grey = styles(summary), {1}, 0
+    figure, (axes,) = canvas.blank(summary, "learning rate by epoch", row=4)
+    look, falls, grey = canvas.styles(summary), set(), 0
     for name, rates in summary["schedules"].items():
-        style = {"drawstyle": "steps-mid", "linewidth": 2}
         if name in look:
             colour, marker, _ = look[name]
-            style |= {"color": colour, "marker": marker, "markevery": 7, "markersize": 5}
-            changes = {at for at in range(2, len(rates) + 1) if rates[at - 1] != rates[at - 2]}
-            drops |= changes if len(changes) <= 10 else set()
+            style = {"linewidth": 2, "markersize": 5, "markevery": 7, "zorder": 3}
+            style |= {"color": colour, "marker": marker, "label": f"{name} (trained)"}
+            falls |= set(canvas.drops(rates))
         else:
-            line = LINES[grey % len(LINES)]
-            marker = PALETTE[grey % len(PALETTE)][1]
-            style |= {"color": TRAINING_COLOUR, "linestyle": line, "linewidth": 1}
-            style |= {"marker": marker, "markevery": (grey, 9), "markersize": 4}
+            style = {"linestyle": LINES[grey % len(LINES)], "linewidth": 1, "markersize": 4}
+            style |= {"marker": PALETTE[grey % len(PALETTE)][1], "markevery": (grey, 9)}
+            style |= {"color": TRAINING_COLOUR, "label": name}
             grey += 1
-        label = f"{name} (trained)" if name in look else name
-        axes.plot(range(1, len(rates) + 1), rates, label=label, **style)
+        axes.plot(range(1, len(rates) + 1), rates, drawstyle="steps-mid", **style)
     epochs = max(map(len, summary["schedules"].values()))
-    axes.set_xticks(sorted(drops | {epochs}) if len(drops) > 1 else epoch_ticks(epochs))
-    axes.set_xlabel("epoch (ticks: the first, those at which a trained schedule drops, the last)")
-    axes.set_ylabel("learning rate")
-    axes.set_yscale("log")
-    legend_of(figure, axes)
+    axes.set_xticks(canvas.epoch_ticks(epochs, falls))
+    axes.set_xlabel("epoch (ticks: where a trained schedule drops)" if falls else "epoch")
+    axes.set(ylabel="learning rate", yscale="log", xlim=(0.5, epochs + 0.5))
+    canvas.legend(figure, axes)
     return figure

@@ -4,40 +4,31 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from lab.figures import sweep
-from lab.figures.canvas import (
-    PALETTE,
-    Figures,
-    Group,
-    Summary,
-    canvas,
-    legend_of,
-    one_seed,
+from lab.figures import canvas, mistakes, results, sweep
+from lab.figures.canvas import PALETTE, Figures, Group, Summary
+
+NOTE = (
+    "Validation is on the images that the source was trained on: the more is kept of it, the less "
+    "the gap says about new images"
 )
-from lab.figures.mistakes import best_model_figures
-from lab.figures.results import at_the_end, classes, differences, results
 
 
 def figures(summary: Summary) -> Figures:
     """All models' results, the retrained ones' curves, and what freezing fewer layers does."""
-    counted = summary["trainable_parameters"]
-    finer = [
-        g
-        for g in summary["groups"]
-        if g["label"] in counted and g["label"] not in summary["candidates"]
-    ]
+    counts, candidates = summary["trainable_parameters"], summary["candidates"]
+    finer = [g for g in summary["groups"] if g["label"] in counts and g["label"] not in candidates]
     groups = [group for group in summary["groups"] if group not in finer]
-    retrained = [group for group in groups if group["label"] in summary["candidates"]]
+    retrained = [group for group in groups if group["label"] in candidates]
     return {
-        "test_accuracy": partial(results, summary, groups),
-        "differences": partial(differences, summary, groups),
-        "classes": partial(classes, summary, groups),
+        "test_accuracy": partial(results.results, summary, groups),
+        "differences": partial(results.differences, summary, groups),
+        "classes": partial(results.classes, summary, groups),
         "comparison": partial(sweep.comparison, summary, retrained),
         **sweep.each(summary, retrained),
         "trainable_parameters": partial(trainable_parameters, summary),
-        "differences_by_frozen_layers": partial(differences, summary, finer),
+        "differences_by_frozen_layers": partial(results.differences, summary, finer),
         **sweep.each(summary, finer),
-        **best_model_figures(summary),
+        **mistakes.figures(summary),
     }
 
 
@@ -55,40 +46,27 @@ def trainable_parameters(summary: Summary) -> Figure:
     """Test accuracy and gap by number of trainable parameters: seeds, and the mean of each rate."""
     lines, counts = by_learning_rate(summary), summary["trainable_parameters"]
     groups = [group for line in lines.values() for group in line]
-    figure, panels = canvas(
-        summary,
-        f"retrained from dropout={groups[0]['settings']['dropout_rate']:.12g}, by what is frozen",
-        groups,
-        rows=2,
-        height=6.6,
-        note="Validation is on the images that the source was trained on: the more is kept of it, "
-        "the less the gap says about new images",
-    )
+    figure, panels = canvas.blank(summary, "by what is frozen", groups, 2, row=3.1, note=NOTE)
     places = {count: i for i, count in enumerate(sorted({counts[g["label"]] for g in groups}))}
     names = {}
     for (rate, line), (colour, marker) in zip(lines.items(), PALETTE, strict=False):
         diverged = sum(group["diverged"] for group in line)
-        label = f"lr={rate:.12g}, mean" + (f" ({diverged} runs diverged)" if diverged else "")
+        label = f"lr={rate:.12g}, mean" + (f" ({diverged} diverged)" if diverged else "")
         for axes, quantity in zip(panels, ("test_accuracy", "gap"), strict=True):
             means = []
             for group in line:
-                count, frozen = counts[group["label"]], group["settings"]["frozen"]
-                names[places[count]] = f"{', '.join(frozen) or 'none'}\n{count:,} trainable"
-                values = [at_the_end(run, quantity) for run in group["runs"]]
+                at, frozen = places[counts[group["label"]]], group["settings"]["frozen"]
+                names[at] = f"{', '.join(frozen) or 'none'}\n{counts[group['label']]:,} trainable"
+                values = [results.at_the_end(run, quantity) for run in group["runs"]]
                 known = [100 * value for value in values if value is not None]
-                seeds = {"color": colour, "alpha": 0.4, "markersize": 5}
-                axes.plot([places[count]] * len(known), known, "o", **seeds)
+                axes.plot([at] * len(known), known, "o", color=colour, alpha=0.4, markersize=5)
                 mean = group[quantity]["mean"]
-                means.append((places[count], float("nan") if mean is None else 100 * mean))
-            axes.plot(
-                *zip(*means, strict=True), color=colour, marker=marker, linewidth=2, label=label
-            )
-    for axes in panels:
-        axes.set_xticks(list(names), [])
-        axes.set_xlim(-0.4, len(places) - 0.6)
-    panels[1].set_xticks(list(names), names.values())
+                means.append((at, float("nan") if mean is None else 100 * mean))
+            style = {"color": colour, "marker": marker, "linewidth": 2, "label": label}
+            axes.plot(*zip(*means, strict=True), **style)
+    for axes, label in zip(panels, ("test accuracy (%)", "gap (points)"), strict=True):
+        axes.set(ylabel=label, xlim=(-0.4, len(places) - 0.6))
+        axes.set_xticks(list(names), names.values() if axes is panels[1] else [])
     panels[1].set_xlabel("frozen layers, and how many parameters are left to train")
-    panels[0].set_ylabel("test accuracy (%)")
-    panels[1].set_ylabel("training minus validation\naccuracy (points)")
-    legend_of(figure, panels[0], one_seed(marker="o", linestyle="none", alpha=0.4))
+    canvas.legend(figure, panels[0], canvas.one_seed(marker="o", linestyle="none"))
     return figure

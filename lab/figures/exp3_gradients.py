@@ -1,15 +1,14 @@
 """The figures of experiment 3: gradients by layer, window and epoch, and 3.4's curves."""
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from lab.figures import sweep
-from lab.figures.canvas import Figures, Group, Summary, canvas, epoch_ticks, legend
-from lab.figures.mistakes import best_model_figures
-from lab.figures.results import differences, results
+from lab.figures import canvas, mistakes, results, sweep
+from lab.figures.canvas import Figures, Group, Summary
 
 WINDOWS = {
     "first_steps": ("first 5 steps", "#9ECAE1"),
@@ -17,117 +16,101 @@ WINDOWS = {
     "first_epochs": ("first 5 epochs", "#0072B2"),
     "last_epochs": ("last 5 epochs", "#D55E00"),
 }
+STATISTICS = {"mean": "mean of |∂L/∂w|", "std": "deviation of |∂L/∂w|"}
 LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc1", "bn4", "fc2")  # forward
 HEAT_MAP_RANGE = 1e3  # from the largest gradient to those in the darkest shade
+BAR_RANGE = 1e4  # from the largest gradient to the foot of the axis
 
 
 def figures(summary: Summary) -> Figures:
     """Gradients by network, side by side and over the epochs; then 3.4's curves and results."""
     watched = [group for group in summary["groups"] if "gradients" in group]
     performance = [g for g in summary["groups"] if not g["settings"]["gradient_statistics"]]
-    shown = {f"gradients_{name(group)}": partial(gradients, summary, [group]) for group in watched}
+    shown = {}
     if watched:  # unless all of them diverged
-        shown["gradients_compared"] = partial(gradients, summary, watched)
+        networks = {f"gradients_{group['settings']['network']}": [group] for group in watched}
+        networks["gradients_compared"] = watched
+        shown = {name: partial(gradients, summary, groups) for name, groups in networks.items()}
         shown["gradients_by_epoch"] = partial(gradients_by_epoch, summary, watched)
     return {
         **shown,
-        "test_accuracy": partial(results, summary, performance),
+        "test_accuracy": partial(results.results, summary, performance),
         "comparison": partial(sweep.comparison, summary, performance),
         **sweep.each(summary, performance),
-        "differences": partial(differences, summary, summary["groups"]),
-        **best_model_figures(summary),
+        "differences": partial(results.differences, summary, summary["groups"]),
+        **mistakes.figures(summary),
     }
 
 
-def name(group: Group) -> str:
-    return group["settings"]["network"]
-
-
 def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
-    """Mean and standard deviation of |gradient| by parameter, in the first and last windows."""
-    rows, columns = (1, 2) if len(groups) == 1 else (2, len(groups))
-    words = f"size of gradients, {', '.join(map(name, groups))}"
-    size = {"height": 4.4 * rows, "width": max(10.0, 5.2 * columns)}
-    figure, panels = canvas(summary, words, groups, rows, columns, note=on_biases(groups), **size)
-    for at, axes in enumerate(panels):
-        statistic = ("mean", "std")[at if len(groups) == 1 else at // columns]
-        group = groups[0 if len(groups) == 1 else at % columns]
-        found = group["gradients"]
-        order = forward_order(found["parameters"])
-        for place, (window, (words, colour)) in enumerate(WINDOWS.items()):
-            means, spreads = (
-                [found[window][statistic][key][i] for i in order] for key in ("mean", "std")
-            )
-            places = [i + 0.2 * (place - 1.5) for i in range(len(order))]
+    """Mean and standard deviation of |gradient| by parameter, in the first and last windows.
+
+    A network has a row, on one scale and with the same places for the same parameters.
+    """
+    words = f"size of gradients, {', '.join(g['settings']['network'] for g in groups)}"
+    names, count = in_forward_order(groups), len(groups)
+    shape = {"panels": 2 * count, "columns": 2, "row": 2.4 + 1.8 / count, "note": note(groups)}
+    figure, panels = canvas.blank(summary, words, groups, **shape)
+    for axes, (group, statistic) in zip(panels, itertools.product(groups, STATISTICS), strict=True):
+        found, parameters = group["gradients"], group["gradients"]["parameters"]
+        for at, (window, (words, colour)) in enumerate(WINDOWS.items()):
+            places = [names.index(name) + 0.2 * (at - 1.5) for name in parameters]
+            size = found[window][statistic]
             style = {"color": colour, "label": words, "error_kw": {"linewidth": 0.6}}
-            axes.bar(places, means, 0.2, yerr=[spread or 0 for spread in spreads], **style)
+            axes.bar(places, size["mean"], 0.2, yerr=[s or 0 for s in size["std"]], **style)
             if statistic == "std" and "std_by_element" in found[window]:
-                by_element = [found[window]["std_by_element"]["mean"][i] for i in order]
-                axes.plot(places, by_element, "kx", markersize=4, label="over steps, by element")
-        axes.set_yscale("log")
-        names = [found["parameters"][i] for i in order]
-        axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
-        axes.set_ylabel({"mean": "mean", "std": "standard deviation"}[statistic] + " of |∂L/∂w|")
-        axes.set_title(name(group))
-    if len(groups) > 1:
-        for row in (panels[:columns], panels[columns:]):
-            for axes in row[1:]:
-                axes.sharey(row[0])
-            row[0].autoscale(axis="y")
-    by_label = dict(zip(*reversed(panels[-1].get_legend_handles_labels()), strict=True))
-    legend(figure, list(by_label.values()), list(by_label))
+                by_element = found[window]["std_by_element"]["mean"]
+                label = "over steps, by element"
+                axes.plot(places, by_element, "kx", markersize=4, label=label)
+        axes.set(yscale="log", title=group["settings"]["network"], ylabel=STATISTICS[statistic])
+        axes.sharex(panels[0])
+        axes.sharey(panels[0] if statistic == "mean" else panels[1])
+        axes.autoscale(axis="y")
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, high / BAR_RANGE), high)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
+        axes.tick_params(labelbottom=axes in panels[-2:])
+    canvas.legend(figure, panels[-1])
     return figure
 
 
 def gradients_by_epoch(summary: Summary, groups: Sequence[Group]) -> Figure:
     """A heat map for each network: mean |gradient| by parameter and epoch, on one colour scale."""
-    figure, panels = canvas(
-        summary,
-        "mean size of gradients by epoch",
-        groups,
-        columns=len(groups),
-        height=5.2,
-        width=max(10.0, 5.0 * len(groups)),
-        note=on_biases(groups),
-    )
+    names, words = in_forward_order(groups), "mean size of gradients by epoch"
+    shape = {"panels": len(groups), "columns": len(groups), "row": 4.8, "note": note(groups)}
+    figure, panels = canvas.blank(summary, words, groups, **shape)
     means = [group["gradients"]["history"]["mean"] for group in groups]
     biggest = max(value for mean in means for epoch in mean for value in epoch)
     scale = LogNorm(vmin=biggest / HEAT_MAP_RANGE, vmax=biggest, clip=True)
     for axes, group, mean in zip(panels, groups, means, strict=True):
-        names = group["gradients"]["parameters"]
-        order = forward_order(names)
-        image = axes.imshow(
-            [[epoch[i] for epoch in mean] for i in order],
-            aspect="auto",
-            cmap="cividis",
-            norm=scale,
-            extent=(0.5, len(mean) + 0.5, len(order) - 0.5, -0.5),
-        )
+        rows = {name: [float("nan")] * len(mean) for name in names}  # what it has not stays white
+        rows |= dict(zip(group["gradients"]["parameters"], zip(*mean, strict=True), strict=True))
+        extent = (0.5, len(mean) + 0.5, len(names) - 0.5, -0.5)
+        style = {"aspect": "auto", "cmap": "cividis", "norm": scale, "extent": extent}
+        image = axes.imshow([list(row) for row in rows.values()], **style)
         axes.grid(False)
-        axes.set_yticks(range(len(order)), [names[i] for i in order])
-        axes.set_xticks(epoch_ticks(len(mean)))
-        axes.set_xlabel("epoch")
-        axes.set_title(name(group))
-    label = "mean of |∂L/∂w| (smaller values in the darkest shade)"
-    figure.subfigs[0].colorbar(image, ax=panels, label=label)
+        axes.set_yticks(range(len(names)), names if axes is panels[0] else [])
+        axes.set_xticks(canvas.epoch_ticks(len(mean)))
+        axes.set(xlabel="epoch", title=group["settings"]["network"])
+    figure.colorbar(image, ax=panels, label="mean of |∂L/∂w| (smaller ones darkest)")
     return figure
 
 
-def forward_order(parameters: Sequence[str]) -> list[int]:
-    """Indices of the parameters in the order in which an image meets their layers.
+def in_forward_order(groups: Sequence[Group]) -> list[str]:
+    """The names of all parameters, in the order in which an image meets their layers.
 
-    Layers of another network keep the order in which they are registered, after those known here.
+    Other layers than those known here follow, in the order in which they are registered.
     """
+    names = dict.fromkeys(name for g in groups for name in g["gradients"]["parameters"])
     places = {layer: place for place, layer in enumerate(LAYERS)}
-    layers = [parameter.split(".")[0] for parameter in parameters]
-    return sorted(range(len(layers)), key=lambda i: (places.get(layers[i], len(LAYERS)), i))
+    return sorted(names, key=lambda name: places.get(name.split(".")[0], len(LAYERS)))
 
 
-def on_biases(groups: Sequence[Group]) -> str:
+def note(groups: Sequence[Group]) -> str:
     """Why some gradients of a network with batch normalisation are about zero."""
-    if not any(layer.startswith("bn") for g in groups for layer in g["gradients"]["parameters"]):
+    if not any(name.startswith("bn") for g in groups for name in g["gradients"]["parameters"]):
         return ""
     return (
         "With batch normalisation the biases of conv1 to conv3 and fc1 have gradients of about "
-        "zero (rounding errors): it subtracts the mean, and with it what they add"
+        "zero (rounding errors, cut): it subtracts the mean, and with it what they add"
     )

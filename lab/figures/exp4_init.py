@@ -6,25 +6,10 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from lab.figures import sweep
-from lab.figures.canvas import (
-    FAINT,
-    GUESSING,
-    Figures,
-    Group,
-    Summary,
-    canvas,
-    counted,
-    label_axes,
-    legend_of,
-    mark_guessing,
-    plot,
-    styles,
-    tell_cut,
-)
-from lab.figures.results import results
+from lab.figures import canvas, results, sweep
+from lab.figures.canvas import GUESSING, Figures, Group, Summary
 
-EARLY_LOSS = 4.0  # nats; a loss above this in the first epochs would flatten all others
+KINDS = {"weight": "weights", "bias": "biases"}
 
 
 def figures(summary: Summary) -> Figures:
@@ -33,102 +18,67 @@ def figures(summary: Summary) -> Figures:
     shown = {"early": partial(early, summary)}
     if watched:  # unless all of them diverged
         shown["gradients_first_steps"] = partial(first_gradients, summary, watched)
-    return {
-        **shown,
-        **sweep.figures(summary),
-        "test_accuracy": partial(results, summary, summary["groups"], guessing=True),
-    }
+    found = {**shown, **sweep.figures(summary)}
+    found["test_accuracy"] = partial(results.results, summary, summary["groups"], guessing=True)
+    return found
 
 
 def early(summary: Summary) -> Figure:
     """Training loss and accuracy in the first epochs: every seed and the mean of every setting."""
-    groups = summary["groups"]
+    groups, look = summary["groups"], canvas.styles(summary)
     last = min(summary["settings"]["EARLY_EPOCHS"], len(groups[0]["mean"]["train_loss"]))
     words = f"training in epochs 1 to {last}"
-    figure, panels = canvas(summary, words, groups, columns=2, height=4.4, curves=True)
-    look = styles(summary)
+    figure, panels = canvas.blank(summary, words, groups, 2, 2, row=4, curves=True)
     for axes, (quantity, guessing) in zip(panels, GUESSING.items(), strict=True):
         name = f"train_{quantity}"
         for place, group in enumerate(groups):
-            colour, marker, _ = look[group["label"]]
-            for run in group["runs"]:
-                plot(axes, run[name][:last], quantity, color=colour, **FAINT)
-            plot(
-                axes,
-                group["mean"][name][:last],
-                quantity,
-                color=colour,
-                marker=marker,
-                markersize=4 + 0.8 * (len(groups) - place),  # smaller on larger: curves coincide
-                label=f"{group['label']}, {counted(group)}",
-            )
-        mark_guessing(axes.axhline, guessing)
-        label_axes(axes, quantity, last)
-        axes.set_title(f"training {quantity}")
-    highest = panels[0].dataLim.y1
-    panels[0].set_ylim(0, min(EARLY_LOSS, 1.05 * highest))
-    if highest > EARLY_LOSS:
-        tell_cut(panels[0], f"up to {highest:,.0f} nats")
-    panels[1].set_ylim(0, 100)
-    legend_of(figure, panels[0])
+            style = sweep.mean_style(look[group["label"]], last)
+            style["markersize"] = 4 + 0.8 * (
+                len(groups) - place
+            )  # smaller on larger: some coincide
+            style["label"] = f"{group['label']}, {canvas.counted(group)}"
+            canvas.seeds_and_mean(axes, group, name, last, **style)
+        canvas.label_epochs(axes, quantity, groups, last)
+        values = [value for g in groups for run in g["runs"] for value in run[name][:last]]
+        canvas.share_scale([axes], quantity, values)
+        canvas.mark_guessing(axes.axhline, guessing)
+    canvas.legend(figure, panels[0])
     return figure
 
 
 def first_gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
     """Mean |gradient| by layer at each of the first steps, weights above biases, for every setting.
 
-    The axis is logarithmic; gradients of exactly zero stand at its foot, below a line, marked "0".
+    The axis is logarithmic down to the smallest gradient, and linear from there to zero.
     """
     lost = [group["label"] for group in summary["groups"] if group not in groups]
-    note = '"0" is exactly zero; bars are the deviation over seeds'
-    if lost:
-        note += f"; without gradients, as every run diverged: {', '.join(lost)}"
-    found = {group["label"]: group["gradients"]["by_step"] for group in groups}
-    steps = min(len(by_step) for by_step in found.values())
-    words = f"gradients of the first {steps} steps"
-    size = {"height": 6.4, "width": 3 + 2.2 * steps}
-    figure, panels = canvas(summary, words, groups, 2, steps, note=note, **size)
-    everything = [mean for of in found.values() for step in of for mean in step["mean"]["mean"]]
-    positive = [mean for mean in everything if mean > 0]
-    lowest = math.floor(math.log10(min(positive, default=1)))
-    highest = math.ceil(math.log10(max(positive, default=1)))
-    foot = 10.0 ** (lowest - 1.5)
-    decades = range(lowest, highest + 1, max(1, (highest - lowest) // 8))
-    look = styles(summary)
-    for number, axes in enumerate(panels):
-        row, step = divmod(number, steps)
-        kind = ("weight", "bias")[row]
+    note = "Bars: standard deviation over seeds. 0 is exactly zero"
+    note += f". Without gradients, as every run diverged: {', '.join(lost)}" if lost else ""
+    found = [group["gradients"]["by_step"] for group in groups]
+    steps = min(map(len, found))
+    shape = {"panels": 2 * steps, "columns": steps, "row": 3, "note": note}
+    figure, panels = canvas.blank(summary, f"gradients of the first {steps} steps", groups, **shape)
+    sizes = [size for by_step in found for step in by_step for size in step["mean"]["mean"] if size]
+    smallest = 10.0 ** math.floor(math.log10(min(sizes, default=1)))
+    look = canvas.styles(summary)
+    for at, axes in enumerate(panels):
+        kind = list(KINDS)[at // steps]
         for place, group in enumerate(groups):
             names = group["gradients"]["parameters"]
-            order = [i for i, name in enumerate(names) if name.endswith(kind)]
-            over_seeds = found[group["label"]][step]["mean"]
-            means, spreads = ([over_seeds[key][i] for i in order] for key in ("mean", "std"))
-            colour, marker, _ = look[group["label"]]
-            axes.errorbar(
-                [x + 0.08 * (place - (len(groups) - 1) / 2) for x in range(len(order))],
-                [mean or foot for mean in means],
-                # a spread wider than its mean would reach below what the axis can show
-                yerr=[
-                    [min(s or 0, 0.9 * m) for s, m in zip(spreads, means, strict=True)],
-                    [s or 0 for s in spreads],
-                ],
-                color=colour,
-                marker=marker,
-                markersize=5,
-                linewidth=1,
-                label=f"{group['label']}, {counted(group)}",
-            )
-        axes.set_yscale("log")
-        ticks = {foot: "0"} | {10.0**power: f"$10^{{{power}}}$" for power in decades}
-        axes.set_yticks(list(ticks), ticks.values())
-        axes.minorticks_off()
-        axes.set_ylim(foot / 3, 10.0**highest * 2)
-        axes.axhline(10.0 ** (lowest - 0.75), color="black", linewidth=0.6)
-        axes.tick_params(labelleft=step == 0)
-        axes.set_xticks(range(len(order)), [names[i].split(".")[0] for i in order], rotation=45)
-        if row == 0:
-            axes.set_title(f"step {step + 1}")
-        if step == 0:
-            axes.set_ylabel(f"{('weights', 'biases')[row]}: mean of |∂L/∂w|")
-    legend_of(figure, panels[0])
+            shown = [i for i, name in enumerate(names) if name.endswith(kind)]
+            step = group["gradients"]["by_step"][at % steps]["mean"]
+            places = [x + 0.08 * (place - (len(groups) - 1) / 2) for x in range(len(shown))]
+            colour, marker, line = look[group["label"]]
+            style = {"color": colour, "marker": marker, "linestyle": line, "linewidth": 1}
+            style |= {"markersize": 5, "label": f"{group['label']}, {canvas.counted(group)}"}
+            deviations = [step["std"][i] or 0 for i in shown]
+            axes.errorbar(places, [step["mean"][i] for i in shown], yerr=deviations, **style)
+        axes.set_yscale("symlog", linthresh=smallest, linscale=0.5)
+        axes.set_ylim(-0.3 * smallest, 3 * max(sizes, default=1))
+        axes.tick_params(labelleft=at % steps == 0)
+        layers = [names[i].split(".")[0] for i in shown]
+        axes.set_xticks(range(len(shown)), layers, rotation=60, fontsize=9)
+        axes.set_title(f"step {at % steps + 1}" if at < steps else "")
+        axes.set_ylabel(f"{KINDS[kind]}: mean of |∂L/∂w|" if at % steps == 0 else "")
+    canvas.legend(figure, panels[0])
     return figure

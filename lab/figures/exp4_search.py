@@ -4,23 +4,10 @@ from functools import partial
 
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from lab.figures import sweep
-from lab.figures.canvas import (
-    DIVERGED,
-    FAINT,
-    PALETTE,
-    Figures,
-    Summary,
-    canvas,
-    dots,
-    legend_of,
-    name_rows,
-    one_seed,
-    plot,
-    whole_numbers,
-)
-from lab.figures.results import differences
+from lab.figures import canvas, results, sweep
+from lab.figures.canvas import FAINT, PALETTE, Figures, Summary
 from lab.summary import spread
 
 WINNER = {  # a ring around one of the points of a search
@@ -34,7 +21,7 @@ def figures(summary: Summary) -> Figures:
     return {
         "search": partial(search_map, summary),
         "best_so_far": partial(best_by_budget, summary),
-        "differences": partial(differences, summary, summary["groups"]),
+        "differences": partial(results.differences, summary, summary["groups"]),
         **sweep.figures(summary),
     }
 
@@ -42,81 +29,69 @@ def figures(summary: Summary) -> Figures:
 def search_map(summary: Summary) -> Figure:
     """Every run of both searches: where it was in the ranges, and its validation accuracy."""
     searches = summary["search"]
-    repeats = len(next(iter(searches.values()))["repeats"])
-    figure, panels = canvas(
-        summary,
-        "where the searches looked, and what they found",
-        summary["groups"],
-        columns=len(searches),
-        height=5,
-        note=f"The {repeats} repeats of a search at one point lie side by side",
-    )
-    every = [
-        point
-        for found in searches.values()
-        for repeat in found["repeats"]
-        for point in repeat["points"]
-    ]
-    known = [100 * p["val_accuracy"] for p in every if p["val_accuracy"] is not None]
+    points = {
+        name: [
+            (n, point) for n, repeat in enumerate(found["repeats"]) for point in repeat["points"]
+        ]
+        for name, found in searches.items()
+    }
+    repeats = max(len(found["repeats"]) for found in searches.values())
+    note = f"The {repeats} repeats of a search at one point lie side by side"
+    words = "where the searches looked, and what they found"
+    shape = {"panels": len(points), "columns": len(points), "row": 4.6, "note": note}
+    figure, panels = canvas.blank(summary, words, summary["groups"], **shape)
+    reached = [point["val_accuracy"] for found in points.values() for _, point in found]
+    known = [100 * accuracy for accuracy in reached if accuracy is not None]
     scale = Normalize(min(known, default=0), max(known, default=100))
     low, high = summary["settings"]["LEARNING_RATE_RANGE"]
-    for axes, (name, found) in zip(panels, searches.items(), strict=True):
-        points = [point for repeat in found["repeats"] for point in repeat["points"]]
-        different = len({(point["learning_rate"], point["momentum"]) for point in points})
-        aside = (high / low) ** 0.025 if different < len(points) else 1.0  # between repeats
+    for axes, (name, found) in zip(panels, points.items(), strict=True):
+        different = {(point["learning_rate"], point["momentum"]) for _, point in found}
+        aside = (high / low) ** 0.025 if len(different) < len(found) else 1.0  # between repeats
         placed = [
-            (point["learning_rate"] * aside ** (n - (repeats - 1) / 2), point["momentum"], point)
-            for n, repeat in enumerate(found["repeats"])
-            for point in repeat["points"]
+            (p["learning_rate"] * aside ** (n - (repeats - 1) / 2), p["momentum"], p)
+            for n, p in found
         ]
-        sound = [(x, y, point) for x, y, point in placed if point["val_accuracy"] is not None]
-        lost = [(x, y, point) for x, y, point in placed if point["val_accuracy"] is None]
-        won = [(x, y, point) for x, y, point in sound if point == found["winner"]]
-        image = axes.scatter(
-            [x for x, _, _ in sound],
-            [y for _, y, _ in sound],
-            40,
-            [100 * point["val_accuracy"] for _, _, point in sound],
-            cmap="cividis",
-            norm=scale,
-        )
-        for style, marked in ((DIVERGED, lost), (WINNER, won)):
+        sound = [place for place in placed if place[2]["val_accuracy"] is not None]
+        lost = [place for place in placed if place[2]["val_accuracy"] is None]
+        won = [place for place in sound if place[2] == searches[name]["winner"]]
+        xs, ys, at = zip(*sound, strict=True) if sound else ((), (), ())
+        colours = [100 * point["val_accuracy"] for point in at]
+        image = axes.scatter(xs, ys, 40, colours, cmap="cividis", norm=scale)
+        for style, marked in ((canvas.DIVERGED, lost), (WINNER, won)):
             axes.plot([x for x, _, _ in marked], [y for _, y, _ in marked], **style)
-        axes.set_xscale("log")
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("momentum")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="momentum")
         highest = "".join(f", ○ highest: {100 * p['val_accuracy']:.1f}%" for _, _, p in won)
         axes.set_title(
             f"{name} search: {repeats} repeats of {len(placed) // repeats} runs\n"
             f"× diverged: {len(lost)}{highest}"
         )
-    for axes in panels[1:]:
         axes.sharex(panels[0])
         axes.sharey(panels[0])
     panels[0].autoscale()
-    label = "validation accuracy after the last epoch (%)"
-    figure.subfigs[0].colorbar(image, ax=panels, label=label)
+    figure.colorbar(image, ax=panels, label="validation accuracy after the last epoch (%)")
     return figure
 
 
 def best_by_budget(summary: Summary) -> Figure:
     """The best validation accuracy by the number of runs spent, and where each repeat ends."""
-    searches = summary["search"]
-    figure, (axes, ends) = canvas(summary, "best so far by runs spent", columns=2)
-    for row, (found, (colour, marker)) in enumerate(zip(searches.values(), PALETTE, strict=False)):
-        line = {"color": colour, "drawstyle": "steps-post"}
+    searches, look, rows = summary["search"], canvas.styles(summary), []
+    words = "best so far by runs spent"
+    figure, (axes, ends) = canvas.blank(summary, words, summary["groups"], 2, 2)
+    for name, found in searches.items():
+        # a search has the colour of its winner, trained again
+        labels = [label for label in look if label.startswith(f"{name},")]
+        style = look[labels[0]] if labels else (*PALETTE[-1], "-")
+        line = {"color": style[0], "drawstyle": "steps-post"}
         for repeat in found["repeats"]:
-            plot(axes, repeat["best_so_far"], "accuracy", **line, **FAINT)
-        label = f"{list(searches)[row]} search, mean of {len(found['repeats'])} repeats"
-        style = {"marker": marker, "markersize": 5, "linewidth": 2, "label": label}
-        plot(axes, found["best_so_far"]["mean"], "accuracy", **line, **style)
+            canvas.plot(axes, repeat["best_so_far"], "accuracy", **line, **FAINT)
+        line |= {"marker": style[1], "markersize": 5, "linewidth": 2}
+        line["label"] = f"{name} search, mean of {len(found['repeats'])} repeats"
+        canvas.plot(axes, found["best_so_far"]["mean"], "accuracy", **line)
         values = [repeat["best_so_far"][-1] for repeat in found["repeats"]]
         known = [value for value in values if value is not None]
-        dots(ends, row, values, spread(known), (colour, marker, "-"))
-    axes.set_xlabel("runs spent")
-    whole_numbers(axes)
-    axes.set_ylabel("highest validation accuracy so far (%)")
-    name_rows(ends, [f"{name}\nsearch" for name in searches])
-    ends.set_xlabel("highest of all (%): repeats, mean, 95% interval")
-    legend_of(figure, axes, one_seed("one repeat"))
+        rows.append((f"{name}\nsearch", values, spread(known), style))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="runs spent", ylabel="highest validation accuracy so far (%)")
+    canvas.dots(ends, rows, "highest of all (%)", percent=True)
+    canvas.legend(figure, axes, canvas.one_seed("one repeat"))
     return figure

@@ -5,10 +5,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lab.figures.canvas import Figures, Group, Summary, canvas, styles
+from lab.figures import canvas
+from lab.figures.canvas import Figures, Group, Summary
+from lab.figures.results import class_names
 
 
-def best_model_figures(summary: Summary) -> Figures:
+def figures(summary: Summary) -> Figures:
     """What the best model gets right and wrong, where there is one."""
     if (found := best_run(summary)) is None:
         return {}
@@ -29,55 +31,49 @@ def best_run(summary: Summary) -> tuple[Group, dict[str, Any]] | None:
 
 def by_class(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
     """The confusion matrix and the accuracy by class of one run on the test set."""
-    names = list(run["report"])[: len(run["confusion_matrix"])]
+    names = class_names(run)
     words = f"{group['label']}, seed {run['seed']}, by class on the test set"
-    figure, (matrix, bars) = canvas(summary, words, [group], columns=2, height=5)
+    figure, (matrix, bars) = canvas.blank(summary, words, [group], 2, 2, row=4.6)
     shares = [[100 * n / max(1, sum(row)) for n in row] for row in run["confusion_matrix"]]
     image = matrix.imshow(shares, cmap="cividis", vmin=0, vmax=100)
     for true, row in enumerate(shares):
         for predicted, share in enumerate(row):
-            style = {"ha": "center", "va": "center", "fontsize": 8}
+            style = {"ha": "center", "va": "center", "fontsize": 9}
             shade = "black" if share > 50 else "white"
             matrix.text(predicted, true, f"{share:.0f}", color=shade, **style)
     matrix.grid(False)
-    matrix.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    matrix.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
     matrix.set_yticks(range(len(names)), names)
-    matrix.set_xlabel("predicted class")
-    matrix.set_ylabel("true class")
-    figure.subfigs[0].colorbar(image, ax=matrix, label="images of the true class (%)", shrink=0.8)
+    matrix.set(xlabel="predicted class", ylabel="true class")
+    figure.colorbar(image, ax=matrix, label="images of the true class (%)", shrink=0.8)
     recalls = [row[i] for i, row in enumerate(shares)]
     order = sorted(range(len(names)), key=lambda i: recalls[i])
-    colour = styles(summary)[group["label"]][0]
+    colour = canvas.styles(summary)[group["label"]][0]
     bars.barh([names[i] for i in order], [recalls[i] for i in order], color=colour)
     for place, i in enumerate(order):
-        bars.text(recalls[i] + 1, place, f"{recalls[i]:.0f}", va="center", fontsize=9)
-    bars.set_xlim(0, 108)
-    bars.set_xticks(range(0, 101, 20))
-    bars.set_xlabel("accuracy by class (%)")
+        bars.text(recalls[i] + 1, place, f"{recalls[i]:.0f}", va="center", fontsize=10)
+    bars.set(xlabel="accuracy by class (%)", xlim=(0, 108), xticks=range(0, 101, 20))
     return figure
 
 
 def mistakes(summary: Summary, group: Group, run: dict[str, Any]) -> Figure | None:
     """The test images that one run most confidently took for others; None without the data.
 
-    Below each stands the probability that it gave to all other classes together.
+    Beside each stands the probability that it left for all other classes together.
     """
-    shown = run["most_confident_mistakes"]
-    images = test_images(group["settings"]["dataset"])
+    shown, images = run["most_confident_mistakes"], test_images(group["settings"]["dataset"])
     if images is None or not shown:
         return None
     words = f"{group['label']}, seed {run['seed']}, most confident mistakes on the test set"
-    rows = -(-len(shown) // 5)
-    note = "In brackets: the probability that was left for all other classes together"
-    figure, panels = canvas(summary, words, [group], rows, 5, height=0.6 + 1.9 * rows, note=note)
-    for axes in panels:
+    note = "In brackets: the probability that is left for all other classes together"
+    figure, panels = canvas.blank(summary, words, [group], len(shown), 5, row=1.85, note=note)
+    for axes, mistake in zip(panels, shown, strict=True):
         axes.axis("off")
-    for axes, mistake in zip(panels, shown, strict=False):
         axes.imshow(images[mistake["image"]].numpy())
         left = 1 - mistake["probability"]
-        axes.set_title(
-            f"{mistake['true']}, taken for\n{mistake['predicted']} ({left:.0e})", fontsize=10
-        )
+        left = f"{left:.1g}" if left >= 1e-7 else "below 1e-07"  # all that float32 can tell
+        words = f"{mistake['true']}, taken for\n{mistake['predicted']} ({left})"
+        axes.set_title(words, fontsize=10)
     return figure
 
 

@@ -1,28 +1,18 @@
 """Figures of what settings reach: test accuracy and gap, differences, classes, the whole study."""
 
+import statistics
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from lab.figures.canvas import (
-    GUESSING,
-    PALETTE,
-    Group,
-    Summary,
-    canvas,
-    counted,
-    dots,
-    legend_of,
-    mark_guessing,
-    name_of,
-    name_rows,
-    styles,
-    within_percent,
-)
-from lab.summary import generalisation_gap
+from lab.figures import canvas
+from lab.figures.canvas import GUESSING, PALETTE, Group, Summary
+from lab.summary import common, generalisation_gap, in_words
 
-FINAL = "Training accuracy is measured as validation is, by the final weights."
+FINAL = "Gap: training minus validation accuracy, both measured with the final weights"
+GLANCE_POINTS = 25  # percentage points; what is further below the median is told, not drawn
 
 
 def results(summary: Summary, groups: Sequence[Group], guessing: bool = False) -> Figure:
@@ -30,22 +20,31 @@ def results(summary: Summary, groups: Sequence[Group], guessing: bool = False) -
 
     guessing says that the accuracy of guessing is marked.
     """
-    words = "test accuracy and generalisation gap by setting"
-    height = 1.4 + 0.55 * len(groups)
-    figure, panels = canvas(summary, words, groups, columns=2, height=height, note=FINAL)
-    look = styles(summary)
-    for axes, quantity in zip(panels, ("test_accuracy", "gap"), strict=True):
-        for row, group in enumerate(groups):
-            values = [at_the_end(run, quantity) for run in group["runs"]]
-            dots(axes, row, values, group[quantity], look[group["label"]])
-        name_rows(axes, [name_of(group) for group in groups])
-    if guessing:
-        mark_guessing(panels[0].axvline, GUESSING["accuracy"])
-        legend_of(figure, panels[0])
-    within_percent(panels[0])
-    panels[0].set_xlabel("test accuracy (%): seeds, mean, 95% interval")
-    panels[1].set_xlabel("training minus validation accuracy (points)")
+    words, row = "test accuracy and generalisation gap by setting", 0.8 + 0.55 * len(groups)
+    figure, panels = canvas.blank(summary, words, groups, 2, 2, row=row, note=FINAL)
+    look = canvas.styles(summary)
+    for axes, (quantity, label) in zip(
+        panels,
+        {
+            "test_accuracy": "test accuracy (%)",
+            "gap": "gap (points)",
+        }.items(),
+        strict=True,
+    ):
+        rows = [
+            (
+                name_of(group, summary["best"]),
+                [at_the_end(run, quantity) for run in group["runs"]],
+                group[quantity],
+                look[group["label"]],
+            )
+            for group in groups
+        ]
+        canvas.dots(axes, rows, label, percent=quantity == "test_accuracy")
     panels[1].tick_params(labelleft=False)
+    if guessing:
+        canvas.mark_guessing(panels[0].axvline, GUESSING["accuracy"])
+        canvas.legend(figure, panels[0])
     return figure
 
 
@@ -54,91 +53,114 @@ def at_the_end(run: dict[str, Any], quantity: str) -> float | None:
     return generalisation_gap(run) if quantity == "gap" else run["test_accuracy"]
 
 
+def name_of(group: Group, best: str | None = None) -> str:
+    """A group's label, whether it is the best, and how many of its seeds diverged, if any did."""
+    notes = ["best by validation"] if group["label"] == best else []
+    if group["diverged"]:
+        notes.append(f"{group['diverged']} of {len(group['runs'])} diverged")
+    return group["label"] + (f"\n({', '.join(notes)})" if notes else "")
+
+
 def differences(summary: Summary, groups: Sequence[Group]) -> Figure | None:
-    """How these settings' test accuracy differs, paired by seed: seeds, mean and 95% interval."""
+    """How these settings' test accuracy differs, paired by seed: seeds, mean and 95% interval.
+
+    None where there is nothing to compare.
+    """
     labels = {group["label"] for group in groups}
     pairs = [pair for pair in summary["comparisons"] if pair["label"] in labels]
     if not pairs:
         return None
     compared = {pair[key] for pair in pairs for key in ("label", "minus")}
     shown = [group for group in summary["groups"] if group["label"] in compared]
-    height = 1.3 + 0.65 * len(pairs)
-    words = "differences of test accuracy, paired by seed"
-    figure, (axes,) = canvas(summary, words, shown, height=height)
-    look = styles(summary)
-    for row, pair in enumerate(pairs):
-        dots(axes, row, pair["differences"], pair["test_accuracy"], look[pair["label"]])
-    axes.axvline(0, color="black", linewidth=0.8)
-    name_rows(axes, [f"{pair['label']}\nminus {pair['minus']}" for pair in pairs])
-    axes.set_xlabel("percentage points: seeds, mean and 95% interval")
+    words, row = "differences of test accuracy, paired by seed", 0.7 + 0.62 * len(pairs)
+    note = "p is that of the paired t-test after Holm's correction"
+    figure, (axes,) = canvas.blank(summary, words, shown, row=row, note=note)
+    look, rows = canvas.styles(summary), []
+    for at, pair in enumerate(pairs):
+        lost = f" (without seed {in_words(pair['left_out'])})" if pair["left_out"] else ""
+        name = f"{pair['label']}\nminus {pair['minus']}{lost}"
+        rows.append((name, pair["differences"], pair["test_accuracy"], look[pair["label"]]))
+        verdict, p = pair["verdict"] or "no verdict", pair["p_holm"]
+        if verdict.endswith("is better"):
+            verdict = "better" if pair["test_accuracy"]["mean"] > 0 else "worse"
+        if p is not None:
+            verdict += f"\np = {p:.2g}" if p >= 1e-4 else "\np < 0.0001"
+        axes.text(1.01, at, verdict, va="center", transform=axes.get_yaxis_transform(), fontsize=10)
+    canvas.dots(axes, rows, "percentage points")
+    axes.axvline(0, color="black", linewidth=1)
     return figure
 
 
 def classes(summary: Summary, groups: Sequence[Group]) -> Figure:
     """F1 on the test set by class, the mean over seeds, for every setting."""
-    figure, (axes,) = canvas(summary, "F1 by class on the test set, mean over seeds", groups)
-    look = styles(summary)
+    words = "F1 by class on the test set, mean over seeds"
+    figure, (axes,) = canvas.blank(summary, words, groups)
+    look = canvas.styles(summary)
     for group in groups:
-        tested = [run for run in group["runs"] if run["report"]]
-        if not tested:
-            continue
-        names = list(tested[0]["report"])[: len(tested[0]["confusion_matrix"])]
-        means = [
-            100 * sum(run["report"][name]["f1-score"] for run in tested) / len(tested)
-            for name in names
-        ]
-        colour, marker, line = look[group["label"]]
-        axes.plot(
-            names,
-            means,
-            color=colour,
-            marker=marker,
-            markerfacecolor="white" if line == "--" else colour,
-            linestyle="none",
-            markersize=8,
-            label=f"{group['label']}, {counted(group)}",
-        )
+        if tested := [run for run in group["runs"] if run["report"]]:
+            names = class_names(tested[0])
+            f1 = [statistics.fmean(run["report"][n]["f1-score"] for run in tested) for n in names]
+            colour, marker, line = look[group["label"]]
+            style = {"color": colour, "marker": marker, "markersize": 8, "linestyle": "none"}
+            style["markerfacecolor"] = colour if line == "-" else "white"
+            label = f"{group['label']}, {canvas.counted(group)}"
+            axes.plot(names, [100 * value for value in f1], label=label, **style)
     axes.set_ylabel("F1 (%)")
-    legend_of(figure, axes)
+    canvas.legend(figure, axes)
     return figure
+
+
+def class_names(run: dict[str, Any]) -> list[str]:
+    """The classes of a run's report, without the averages that follow them."""
+    return list(run["report"])[: len(run["confusion_matrix"])]
 
 
 def at_a_glance(summaries: Sequence[Summary]) -> Figure:
-    """Test accuracy of every setting of every experiment, with its 95% interval."""
-    rows = [(summary, group) for summary in summaries for group in summary["groups"]]
-    study = {**summaries[0], "title": "The study at a glance"}
-    height = 1.2 + 0.27 * len(rows) + 0.2 * len(summaries)
-    figure, (axes,) = canvas(study, "test accuracy, mean and 95% interval", height=height)
-    names, place, last = {}, 0.0, None
-    for summary, group in rows:
-        if summary is not last:
-            place += 0.8 if last else 0.0
-            axes.axhline(place - 0.7, color="black", linewidth=0.5)
-            text = {"ha": "left", "va": "center", "fontweight": "bold", "fontsize": 10}
-            axes.text(0.01, place, summary["title"], transform=axes.get_yaxis_transform(), **text)
-            last = summary
-        mean, ci95 = group["test_accuracy"]["mean"], group["test_accuracy"]["ci95"]
-        names[place] = group["label"] + (
-            f" ({group['diverged']} diverged)" if group["diverged"] else ""
-        )
-        best = group["label"] == summary["best"]
-        if mean is not None:
-            axes.errorbar(
-                100 * mean,
-                place,
-                xerr=100 * ci95 if ci95 and len(group["runs"]) - group["diverged"] > 2 else None,
-                color=PALETTE[1][0] if best else PALETTE[0][0],
-                marker="D" if best else "o",
-                markersize=6,
-                capsize=3,
-                label="best of its experiment" if best else "other settings",
-            )
-        place += 1
-    axes.set_yticks(list(names), names.values(), fontsize=9)
-    axes.set_ylim(place - 0.4, -0.8)
-    low, high = axes.get_xlim()
-    axes.set_xlim(max(0, low - 0.35 * (high - low)), min(100, high))  # room for the titles
-    axes.set_xlabel("test accuracy (%)")
-    by_label = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.subfigs[0].legend(by_label.values(), by_label, loc="outside lower center", ncols=2)
+    """Test accuracy of every setting of every experiment: seeds, mean and 95% interval."""
+    halves = [summary["finished"] for summary in summaries if summary["finished"]]
+    devices = common(in_words(summary["environment"]["device"]) for summary in summaries)
+    study = {
+        "title": "The study at a glance",
+        "rehearsal": any(summary["rehearsal"] for summary in summaries),
+        "finished": {k: sum(half[k] for half in halves) for k in ("runs", "of")}
+        if halves
+        else None,
+        "environment": {"device": devices},
+    }
+    blocks = [block(summary) for summary in summaries]
+    # two columns of about the same height, parted between two experiments
+    heights = [sum(map(len, blocks[:at])) for at in range(len(blocks) + 1)]
+    cut = min(range(len(blocks) + 1), key=lambda at: abs(2 * heights[at] - heights[-1]))
+    columns = [list(chain(*part)) for part in (blocks[:cut], blocks[cut:]) if part]
+    groups = [group for summary in summaries for group in summary["groups"]]
+    most, note = max(map(len, columns)), "Squares: the best of an experiment by validation accuracy"
+    shape = {"panels": len(columns), "columns": len(columns), "row": 0.7 + 0.2 * most, "note": note}
+    words = "test accuracy of every setting, mean and 95% interval"
+    figure, panels = canvas.blank(study, words, groups, **shape)
+    means = [100 * g["test_accuracy"]["mean"] for g in groups if g["test_accuracy"]["mean"]]
+    left = max(0, statistics.median(means) - GLANCE_POINTS) if means else 0
+    for axes, rows in zip(panels, columns, strict=True):
+        canvas.dots(axes, rows, "test accuracy (%)", percent=True, below=0.0)
+        for at, (name, (_, seeds, spread, style)) in enumerate(
+            zip(axes.get_yticklabels(), rows, strict=True)
+        ):
+            name.set(fontsize=8.5, fontweight="normal" if seeds else "bold")
+            if spread["mean"] is not None and 100 * spread["mean"] < left:
+                place = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
+                axes.text(0.01, at, f"◂ {100 * spread['mean']:.1f}", color=style[0], **place)
+        axes.set_ylim(most - 0.4, -0.6)
+    low = max(left, min(axes.get_xlim()[0] for axes in panels))
+    high = max(axes.get_xlim()[1] for axes in panels)
+    for axes in panels:
+        axes.set_xlim(low, high)
     return figure
+
+
+def block(summary: Summary) -> list[canvas.Row]:
+    """The rows of an experiment among others: its title, then its settings."""
+    rows = [(summary["title"], [], {"mean": None}, ("", "", ""))]
+    for group in summary["groups"]:
+        style = (*PALETTE[group["label"] == summary["best"]], "-")
+        seeds = [run["test_accuracy"] for run in group["runs"]]
+        rows.append((name_of(group).replace("\n", " "), seeds, group["test_accuracy"], style))
+    return rows

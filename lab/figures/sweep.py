@@ -1,38 +1,23 @@
 """The figures that every sweep has: curves, their comparison, results, and the best model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.figures.canvas import (
-    AXIS_LABELS,
-    Figures,
-    Group,
-    Summary,
-    canvas,
-    counted,
-    label_axes,
-    legend_of,
-    one_seed,
-    plot,
-    seeds_and_mean,
-    share_scales,
-    smooth,
-    styles,
-)
-from lab.figures.mistakes import best_model_figures
-from lab.figures.results import results
+from lab.figures import canvas, mistakes, results
+from lab.figures.canvas import AXIS_LABELS, Figures, Group, Summary
 
 
 def figures(summary: Summary) -> Figures:
     """What the settings reach, their curves compared, each one's curves, and the best model."""
     groups = summary["groups"]
     return {
-        "test_accuracy": partial(results, summary, groups),
+        "test_accuracy": partial(results.results, summary, groups),
         "comparison": partial(comparison, summary, groups),
         **each(summary, groups),
-        **best_model_figures(summary),
+        **mistakes.figures(summary),
     }
 
 
@@ -46,40 +31,80 @@ def curves(summary: Summary, group: Group, others: Sequence[Group]) -> Figure:
 
     others are the settings whose scales it shares.
     """
-    words = f"{group['label']}, {counted(group)}"
-    figure, panels = canvas(summary, words, [group], columns=2, height=3.8, curves=True)
-    colour = styles(summary)[group["label"]][0]
+    words = f"{group['label']}, {canvas.counted(group)}"
+    figure, panels = canvas.blank(summary, words, [group], 2, 2, curves=True)
     for axes, quantity in zip(panels, AXIS_LABELS, strict=True):
-        seeds_and_mean(axes, group, quantity, colour)
-    share_scales(dict(zip(AXIS_LABELS, ([axes] for axes in panels), strict=True)), others)
-    legend_of(figure, panels[0], one_seed())
+        canvas.train_and_val(axes, group, quantity, canvas.styles(summary)[group["label"]][0])
+        canvas.share_scale([axes], quantity, canvas.values_of(others, quantity))
+    canvas.legend(figure, panels[0], canvas.one_seed())
     return figure
 
 
 def comparison(summary: Summary, groups: Sequence[Group]) -> Figure:
     """The mean curves of several settings: training as it is, validation smoothed."""
     window = summary["settings"].get("SMOOTHING_WINDOW", 1)
-    parts = [(quantity, part) for quantity in AXIS_LABELS for part in ("train", "val")]
-    figure, panels = canvas(summary, "mean curves", groups, 2, 2, height=7, curves=True)
-    look = styles(summary)
-    for axes, (quantity, part) in zip(panels, parts, strict=True):
+    figure, panels = canvas.blank(summary, "mean curves", groups, 4, 2, row=3.2, curves=True)
+    look = canvas.styles(summary)
+    for at, axes in enumerate(panels):
+        quantity, part = list(AXIS_LABELS)[at // 2], ("train", "val")[at % 2]
         for group in groups:
-            curve = group["mean"][f"{part}_{quantity}"]
-            colour, marker, line = look[group["label"]]
-            plot(
-                axes,
-                curve if part == "train" else smooth(curve, window),
-                quantity,
-                color=colour,
-                marker=marker,
-                linestyle=line,
-                markersize=5,
-                markevery=max(1, len(curve) // 6),
-                label=f"{group['label']}, {counted(group)}",
-            )
-        label_axes(axes, quantity, max(len(group["mean"]["train_loss"]) for group in groups))
+            name, label = f"{part}_{quantity}", f"{group['label']}, {canvas.counted(group)}"
+            curve = smooth(group["mean"][name], window if part == "val" else 1)
+            style = {**mean_style(look[group["label"]], len(curve)), "label": label}
+            canvas.plot(axes, curve, name, **style)
+        canvas.label_epochs(axes, quantity, groups)
         smoothed = f", moving mean of {window} epochs" if window > 1 else ""
-        axes.set_title("training" if part == "train" else f"validation{smoothed}")
-    share_scales({"loss": panels[:2], "accuracy": panels[2:]}, groups)
-    legend_of(figure, panels[0])
+        axes.set_title(f"validation{smoothed}" if part == "val" else "training")
+    for row, quantity in ((panels[:2], "loss"), (panels[2:], "accuracy")):  # beside each other
+        means = [g["mean"][f"{p}_{quantity}"] for g in groups for p in ("train", "val")]
+        canvas.share_scale(row, quantity, [value for curve in means for value in curve])
+    canvas.legend(figure, panels[0])
     return figure
+
+
+def mean_style(style: canvas.Style, epochs: int) -> dict[str, object]:
+    """How the mean curve of a setting is drawn beside others, with about six markers."""
+    colour, marker, line = style
+    every = max(1, epochs // 6)
+    look = {"color": colour, "marker": marker, "linestyle": line}
+    return {**look, "markersize": 5, "markevery": every}
+
+
+def side_by_side(
+    summary: Summary,
+    words: str,
+    titles: Mapping[str, Group],
+    quantities: Sequence[str],
+    row: float,
+    draw: Callable[[Axes, Group, str, str], None] = canvas.train_and_val,
+) -> tuple[Figure, list[Axes]]:
+    """A panel for each setting, on one scale: every seed and the mean; the panels, row by row.
+
+    titles name the panels. With several quantities, each has a row of its own.
+    """
+    groups = list(titles.values())
+    columns = len(groups) if len(quantities) > 1 else min(-(-len(groups) // 2), 4)
+    panels = len(groups) * len(quantities)
+    figure, panels = canvas.blank(summary, words, groups, panels, columns, row=row, curves=True)
+    for at, axes in enumerate(panels):
+        quantity, group = quantities[at // len(groups)], groups[at % len(groups)]
+        draw(axes, group, quantity, canvas.styles(summary)[group["label"]][0])
+        canvas.share_scale([axes], quantity, canvas.values_of(groups, quantity))
+        if at % columns:
+            axes.set_ylabel("")
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(title, fontsize=10)
+    return figure, panels
+
+
+def smooth(curve: Sequence[float | None], window: int) -> list[float | None]:
+    """The centred moving mean over `window` epochs, over fewer at both ends.
+
+    For an even window the extra epoch is the earlier one.
+    """
+    smoothed = []
+    for at in range(len(curve)):
+        near = curve[max(0, at - window // 2) : at + (window + 1) // 2]
+        known = [value for value in near if value is not None]
+        smoothed.append(sum(known) / len(known) if known and curve[at] is not None else None)
+    return smoothed

@@ -1,0 +1,433 @@
+"""What every script does: its options, its constants, and what a second start does."""
+
+import argparse
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import Lab
+from made_up import finish, made_up
+from project import ROOT, SMALL, Project, files, one_line, summary
+
+import exp1_lr
+import lab
+from lab import experiment
+from lab.experiment import Store
+from lab.sweep import Interrupted
+from train import Run
+
+SCRIPTS = sorted(path.stem for path in ROOT.glob("exp*.py"))
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """A function that runs a script in a lab to its end; what it prints."""
+
+    def run(lab: Lab, script: ModuleType, *options: str) -> str:
+        capsys.readouterr()
+        assert lab.run(script, *options) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def snapshot(root: Path) -> dict[Path, tuple[bytes, int]]:
+    """Content and time of last change of every file."""
+    paths = [path for path in root.rglob("*") if path.is_file()]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_has_the_same_skeleton(name: str) -> None:
+    script = __import__(name)
+    title, question = script.__doc__.split("\n")[0].split(": ")
+    number = re.fullmatch(r"Experiment ([\d.]+), [\w ]+", title)[1]
+    assert number.replace(".", "") >= name[3] and number[0] == name[3]
+    assert question.endswith("?")
+    for option in ("", " --quick"):
+        assert re.search(rf"python {name}\.py{option} +# ", script.__doc__)
+    groups = script.runs()  # without arguments
+    assert all(isinstance(run, Run) for group in groups.values() for run in group)
+    assert not any(run.dataset == "digits" for group in groups.values() for run in group)
+    assert callable(script.main)
+
+
+def test_seeds_make_runs_alike_in_all_other_fields(a_run: Callable[..., Run]) -> None:
+    fields = {"network": "BaselineNet", "learning_rate": 0.1, "epochs": 2, "batch_size": 8}
+    runs = lab.from_seeds([3, 1], split="halves", **fields)
+    assert runs == [Run(seed=seed, split="halves", **fields) for seed in (3, 1)]
+
+
+def test_rehearsal_shortens_runs_and_keeps_everything_else(a_run: Callable[..., Run]) -> None:
+    long = [a_run(seed=s, epochs=50, dataset="cifar10", weight_decay=0.1) for s in (4, 5, 6)]
+    (short,) = experiment.rehearsal({"x": long}).values()
+    epochs = experiment.QUICK_EPOCHS
+    assert short == [a_run(seed=s, epochs=epochs, weight_decay=0.1) for s in (4, 5)]
+    (kept,) = experiment.rehearsal({"x": [a_run(epochs=1)]}).values()
+    assert kept == [a_run(epochs=1)]
+
+
+# a second start
+
+
+@pytest.mark.slow
+def test_second_start_trains_nothing(
+    finished: Lab, rehearsed: Path, no_figures: None, printed: Callable[..., str]
+) -> None:
+    before = files(finished.root / "quick", "runs")
+    assert "4, of which 4 are finished" in printed(finished, exp1_lr, "--quick")
+    assert files(finished.root / "quick", "runs") == before
+    assert summary(finished.root / "quick") == summary(rehearsed / "quick")
+
+
+@pytest.mark.slow
+def test_edited_constant_trains_only_what_is_new(
+    finished: Lab, rehearsed: Path, no_figures: None, printed: Callable[..., str]
+) -> None:
+    root, old = finished.root / "quick", summary(rehearsed / "quick")
+    before = files(root, "runs")
+    finished.edit(exp1_lr, SEEDS=[2, 3], LEARNING_RATES=[0.05])
+    assert "2, of which 1 are finished" in printed(finished, exp1_lr, "--quick")
+    after = files(root, "runs")
+    assert len([name for name in after if name.endswith(".json")]) == 5
+    assert before.items() <= after.items()  # nothing else was touched
+    (group,) = summary(root)["groups"]
+    assert group["seeds"] == [2, 3]
+    assert group["runs"][0] == old["groups"][1]["runs"][1]
+    # and back again: all of it is still there
+    assert "4, of which 4" in printed(finished.edit(exp1_lr, **SMALL), exp1_lr, "--quick")
+    assert summary(root) == old
+
+
+@pytest.mark.slow
+def test_longer_run_goes_on_where_the_shorter_one_ended(
+    finished: Lab, no_figures: None, printed: Callable[..., str]
+) -> None:
+    root = finished.root / "quick"
+    finished.edit(exp1_lr, EPOCHS=SMALL["EPOCHS"] + 1, SEEDS=[1], LEARNING_RATES=[0.1])
+    assert "1, of which 0 are finished" in printed(finished, exp1_lr, "--quick")
+    (path,) = root.glob(f"runs/*lr=0.1_seed=1_*_epochs={SMALL['EPOCHS'] + 1}_*.json")
+    assert len(json.loads(path.read_text())["trained"]) == 2
+
+
+@pytest.mark.slow
+def test_fresh_trains_again_and_keeps_the_old(
+    finished: Lab, rehearsed: Path, no_figures: None, printed: Callable[..., str]
+) -> None:
+    root = finished.root / "quick"
+    assert "4, of which 0 are finished" in printed(finished, exp1_lr, "--quick", "--fresh")
+    old = {path.name: path.read_bytes() for path in root.glob("replaced/*/runs/*")}
+    assert len(old) == 8  # records and weights
+    assert old == {path.name: path.read_bytes() for path in rehearsed.glob("quick/runs/*")}
+    assert summary(root) == summary(rehearsed / "quick")
+
+
+def test_refused_fresh_start_moves_nothing(finished: Lab, refused: Callable[..., str]) -> None:
+    before = snapshot(finished.root)
+    line = refused(finished, exp1_lr, "--quick", "--fresh", "--device", "cuda:99")
+    assert "--device" in line
+    assert snapshot(finished.root) == before
+
+
+@pytest.mark.slow
+def test_edit_of_the_networks_trains_again_and_keeps_the_old(
+    project: Project, rehearsed: Path
+) -> None:
+    shutil.copytree(rehearsed, project.folder / "results")
+    old = project.without_figures().summary()
+    path = project.folder / "models.py"
+    text = path.read_text()
+    path.write_text("# a comment costs nothing\n" + text)
+    assert "4, of which 4 are finished" in project.run("--quick").stdout
+    path.write_text(text.replace("F.relu(self.fc1", "torch.tanh(self.fc1", 1))
+    done = project.run("--quick")
+    assert "4, of which 0 are finished" in done.stdout
+    assert "4 of the others were trained before an edit of code" in done.stdout
+    assert len([name for name in project.files("runs") if name.endswith(".json")]) == 8
+    changed = project.summary()
+    assert changed["code"] != old["code"]
+    assert changed["groups"][0]["mean"] != old["groups"][0]["mean"]
+
+
+# constants
+
+
+def test_any_constant_is_accepted_and_recorded(
+    finished: Lab, no_figures: None, printed: Callable[..., str]
+) -> None:
+    added = {
+        "GAMMA": 3,
+        "WORDS": "a word",
+        "TABLE": {"a": [1, None]},
+        "LOWEST": None,
+        "FACTORS": (1, 2.5),
+    }
+    finished.edit(exp1_lr, FORMULA=len, **added)
+    printed(finished, exp1_lr, "--quick")
+    settings = summary(finished.root / "quick")["settings"]
+    assert settings.pop("FORMULA") == repr(len)
+    assert settings.pop("FACTORS") == [1, 2.5]
+    del added["FACTORS"]
+    assert settings.items() >= added.items()
+    assert settings.items() >= SMALL.items()
+    constants = {name for name in vars(exp1_lr) if name.isupper()}
+    assert constants == settings.keys() | {"FORMULA", "FACTORS"}
+
+
+# options
+
+
+def test_help_tells_the_question_and_every_option(
+    a_lab: Lab, printed: Callable[..., str]
+) -> None:
+    out = printed(a_lab, exp1_lr, "--help")
+    assert exp1_lr.__doc__.split("\n")[0] in out
+    for option in ("--quick", "--fresh", "--so-far", "--published", "--device"):
+        assert option in out
+    assert not a_lab.root.exists()
+
+
+def test_unknown_option_is_status_2(a_lab: Lab) -> None:
+    assert a_lab.run(exp1_lr, "--fast") == 2
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "cpu:1", "", "mps"])
+def test_unknown_device_is_named(
+    device: str, a_lab: Lab, refused: Callable[..., str]
+) -> None:
+    line = refused(a_lab, exp1_lr, "--quick", "--device", device)
+    assert f"--device {device}" in line
+    assert "cpu" in line
+
+
+def test_results_that_cannot_be_written_are_named(
+    a_lab: Lab, refused: Callable[..., str]
+) -> None:
+    a_lab.root.write_text("a file, where the folder should be")
+    line = refused(a_lab.edit(exp1_lr, **SMALL), exp1_lr, "--quick")
+    assert str(a_lab.root) in line
+    assert "cannot write" in line
+
+
+def test_wrong_data_folder_is_named_and_the_rehearsal_too(
+    a_lab: Lab, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    a_lab.monkeypatch.setenv("CIFAR10_DIR", str(tmp_path))
+    line = refused(a_lab, exp1_lr)
+    assert f"CIFAR10_DIR={tmp_path}" in line
+    assert "--quick" in line
+
+
+def test_ctrl_c_outside_of_training_is_one_line_and_status_130(
+    a_lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(experiment: lab.Experiment) -> None:
+        raise KeyboardInterrupt
+
+    a_lab.edit(exp1_lr, main=interrupted)
+    assert a_lab.run(exp1_lr) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "same command goes on" in line
+
+
+def test_interrupted_sweep_is_its_own_line_and_status_130(
+    a_lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(experiment: lab.Experiment) -> None:
+        raise Interrupted("stopped: 3 of 4")
+
+    assert a_lab.edit(exp1_lr, main=interrupted).run(exp1_lr) == 130
+    assert capsys.readouterr().err == "stopped: 3 of 4\n"
+
+
+def test_results_dir_puts_everything_elsewhere(
+    a_lab: Lab, no_training: list[Run], no_figures: None, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "scratch" / "disk"
+    a_lab.monkeypatch.setenv("RESULTS_DIR", str(elsewhere))
+    assert a_lab.run(exp1_lr) == 0
+    assert {path.name for path in elsewhere.iterdir()} == {"exp1_lr", "runs", "README.md"}
+    assert not a_lab.root.exists()
+    a_lab.monkeypatch.setenv("RESULTS_DIR", "")  # as if it were not set
+    assert experiment.results_root() == ROOT / "results"
+
+
+# --so-far
+
+
+@pytest.fixture
+def half_way(finished: Lab) -> Lab:
+    """Of four runs one is missing, and another sweep is training it."""
+    next((finished.root / "quick" / "runs").glob("*lr=0.05_seed=2*.json")).unlink()
+    return finished
+
+
+@pytest.mark.slow
+def test_so_far_reports_what_is_finished_while_a_sweep_goes_on(
+    half_way: Lab, printed: Callable[..., str]
+) -> None:
+    root = half_way.root / "quick"
+    missing = experiment.rehearsal(exp1_lr.runs())["lr=0.05"][1]
+    before = snapshot(root)
+    with Store(root).claim(missing) as claimed:
+        assert claimed
+        out = printed(half_way, exp1_lr, "--quick", "--so-far")
+    after = snapshot(root)
+    assert before.items() <= after.items()  # nothing but new files
+    folder = root / "so-far" / "exp1_lr"
+    new = {path.relative_to(root).parts[0] for path in after.keys() - before.keys()}
+    assert new <= {"so-far", ".locks"}
+    found = json.loads((folder / "summary.json").read_text())
+    assert found["finished"] == {"runs": 3, "of": 4}
+    assert [group["seeds"] for group in found["groups"]] == [[1, 2], [1]]
+    assert "3 of 4 runs" in out
+    for name in ("table.md", "table.csv", "../README.md"):
+        assert "3 of 4" in (folder / name).read_text()
+    assert list(folder.glob("*.png"))
+
+
+def test_so_far_leaves_out_settings_of_which_nothing_is_finished(
+    half_way: Lab, no_figures: None, printed: Callable[..., str]
+) -> None:
+    root = half_way.root / "quick"
+    next((root / "runs").glob("*lr=0.05_seed=1*.json")).unlink()
+    printed(half_way, exp1_lr, "--quick", "--so-far")
+    (group,) = json.loads((root / "so-far" / "exp1_lr" / "summary.json").read_text())["groups"]
+    assert (group["label"], group["seeds"]) == ("lr=0.1", [1, 2])
+
+
+def test_so_far_without_a_finished_run_is_one_line(
+    a_lab: Lab, refused: Callable[..., str]
+) -> None:
+    line = refused(a_lab.edit(exp1_lr, **SMALL), exp1_lr, "--so-far")
+    assert line == "none of the 4 runs of exp1_lr.py is finished yet"
+    assert not (a_lab.root / "so-far").exists()
+
+
+# --published, and results held against the published ones
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a_lab: Lab) -> Iterator[Path]:
+    """A published folder of made-up runs of 1.1, with a small table; yours are the same runs."""
+    folder = tmp_path / "published"
+    monkeypatch.setattr("lab.experiment.PUBLISHED", folder)
+    monkeypatch.setattr("lab.figures.save", lambda found, folder: [])
+    a_lab.edit(exp1_lr, **SMALL)
+    runs = [run for group in exp1_lr.runs().values() for run in group]
+    finish(runs, Store(folder, any_code=True))
+    finish(runs, Store(a_lab.root))
+    constants = {name: value for name, value in vars(exp1_lr).items() if name.isupper()}
+    options = argparse.Namespace(quick=False, device=None, fresh=False)
+    theirs = lab.Experiment(Path(exp1_lr.__file__), exp1_lr.__doc__, constants, options)
+    theirs.root, theirs.store = folder, Store(folder, any_code=True)
+    exp1_lr.main(theirs)
+    (folder / "exp1_lr" / "comparison.png").write_bytes(b"")
+    yield folder
+
+
+def test_published_prints_table_and_paths_and_changes_nothing(
+    published: Path, a_lab: Lab, printed: Callable[..., str]
+) -> None:
+    before = snapshot(published), snapshot(a_lab.root)
+    a_lab.edit(exp1_lr, EPOCHS=0)  # whatever the constants are now
+    out = printed(a_lab, exp1_lr, "--published")
+    assert (published / "exp1_lr" / "table.md").read_text() in out
+    for name in ("comparison.png", "curves.csv", "summary.json"):
+        assert str(published / "exp1_lr" / name) in out
+    assert (snapshot(published), snapshot(a_lab.root)) == before
+
+
+def test_nothing_published_is_one_line(
+    a_lab: Lab, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    a_lab.monkeypatch.setattr("lab.experiment.PUBLISHED", tmp_path / "nothing")
+    assert "nothing is published of exp1_lr yet" in refused(a_lab, exp1_lr, "--published")
+
+
+def test_published_runs_do_not_count_as_finished(
+    published: Path, a_lab: Lab, no_training: list[Run], printed: Callable[..., str]
+) -> None:
+    shutil.rmtree(a_lab.root)
+    printed(a_lab, exp1_lr)
+    assert len(no_training) == 4
+
+
+def agreement(out: str) -> dict[str, str]:
+    """{setting: its row} of the table that holds results against the published ones."""
+    rows = out.split("loss of epoch 1")[1].splitlines()[2:4]
+    return {row.split()[0]: row for row in rows}
+
+
+def test_equal_results_are_equal_to_the_last_bit(
+    published: Path, a_lab: Lab, printed: Callable[..., str]
+) -> None:
+    out = printed(a_lab, exp1_lr)
+    assert "published" in out
+    for label in ("lr=0.1", "lr=0.05"):
+        assert "equal to the last bit" in agreement(out)[label]
+        assert "+0.00" in agreement(out)[label]
+
+
+def test_other_results_differ_by_seed_with_interval_and_first_loss(
+    published: Path, a_lab: Lab, printed: Callable[..., str]
+) -> None:
+    store = Store(a_lab.root)
+    for seed, run in enumerate(exp1_lr.runs()["lr=0.1"], 1):
+        record = made_up(run)
+        record["test_accuracy"] += 0.01 * seed  # 1 and 2 points: 1.5, interval ± 12.71 / 2
+        record["train_loss"][0] += 1e-6 * seed
+        store.save(run, record, None)
+    rows = agreement(printed(a_lab, exp1_lr))
+    assert "equal to the last bit" in rows["lr=0.05"]
+    for words in ("+1.50", "−4.85 to +7.85", "differs by up to 2.0e-06 nats"):
+        assert words in rows["lr=0.1"]
+
+
+def test_unpublished_runs_are_left_out_of_the_agreement(
+    published: Path, a_lab: Lab, printed: Callable[..., str]
+) -> None:
+    for path in published.glob("runs/*lr=0.1_seed=2_*.json"):
+        path.unlink()
+    assert re.search(r"lr=0.1 .* 1 .*equal to the last bit", printed(a_lab, exp1_lr))
+
+
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [({"SMOOTHING_WINDOW": 4}, ()), ({}, ("--quick",)), ({}, ("--so-far",))],
+)
+def test_other_constants_and_rehearsals_are_not_held_against_published_results(
+    change: dict[str, Any],
+    options: tuple[str, ...],
+    published: Path,
+    a_lab: Lab,
+    no_training: list[Run],
+    printed: Callable[..., str],
+) -> None:
+    out = printed(a_lab.edit(exp1_lr, **change), exp1_lr, *options)
+    assert "minus published" not in out
+
+
+# the real command line
+
+
+@pytest.mark.slow
+def test_command_line_rehearses_prints_and_writes(project: Project) -> None:
+    done = project.edit(EPOCHS=1, SEEDS=[1], LEARNING_RATES=[0.1]).run("--quick")
+    assert done.returncode == 0, done.stderr
+    for words in ("REHEARSAL", "cpu (", "runs     1", "lr=0.1", "summary.json", "README.md"):
+        assert words in done.stdout
+    assert "Traceback" not in done.stderr
+    assert list((project.results / "exp1_lr").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_command_line_names_what_a_user_can_mend(project: Project) -> None:
+    project.environment["CIFAR10_DIR"] = str(project.folder)
+    line = one_line(project.run())
+    assert f"CIFAR10_DIR={project.folder}" in line

@@ -1,0 +1,277 @@
+"""Publishing: from own finished runs into a published folder, without training."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Lab
+from made_up import finish, made_up
+from project import SMALL, Project, one_line
+
+import exp1_lr
+import exp1_scheduler
+import lab
+from lab import publish
+from lab.store import Store
+from train import Run, UserError
+
+README = """# A study
+
+<!-- findings: written by python -m lab.publish -->
+what was found before
+<!-- end of findings -->
+
+Between.
+
+<!-- how sure: written by python -m lab.publish -->
+<!-- end of how sure -->
+
+The end.
+"""
+Publish = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def published(
+    tmp_path: Path, a_lab: Lab, no_figures: None, no_training: list[Run]
+) -> Path:
+    """Where things are published, nothing yet; README lies above it. 1.1 is four short runs."""
+    patch = a_lab.edit(exp1_lr, **SMALL).monkeypatch
+    patch.setattr("lab.experiment.PUBLISHED", tmp_path / "published")
+    patch.setattr("lab.publish.HERE", tmp_path)
+    (tmp_path / "README.md").write_text(README)
+    return tmp_path / "published"
+
+
+@pytest.fixture
+def own(a_lab: Lab) -> Store:
+    return Store(a_lab.root)
+
+
+@pytest.fixture
+def do_publish(
+    published: Path, a_lab: Lab, no_training: list[Run], capsys: pytest.CaptureFixture[str]
+) -> Publish:
+    """A function that publishes an experiment; its exit status and what it prints."""
+
+    def run(name: str = "exp1_lr") -> tuple[int, str, str]:
+        a_lab.monkeypatch.setattr("sys.argv", ["publish", name])
+        capsys.readouterr()
+        status = 0
+        try:
+            publish.main()
+        except SystemExit as end:
+            status = end.code
+        assert not no_training
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def the_runs() -> list[Run]:
+    return [run for group in exp1_lr.runs().values() for run in group]
+
+
+def best(records: list[dict]) -> dict:
+    """Of the best setting the run with the highest final validation accuracy."""
+    rates = {r["run"]["learning_rate"] for r in records}
+    of_rate = {x: [r for r in records if r["run"]["learning_rate"] == x] for x in rates}
+    means = {
+        rate: sum(r["val_accuracy"][-1] for r in group) / len(group)
+        for rate, group in of_rate.items()
+    }
+    return max(of_rate[max(means, key=means.get)], key=lambda r: r["val_accuracy"][-1])
+
+
+def test_own_finished_runs_are_copied_unchanged_and_reported(
+    published: Path, own: Store, do_publish: Publish
+) -> None:
+    finish(the_runs(), own)
+    mine = {path.name: path.read_bytes() for path in own.runs.iterdir()}
+    status, out, err = do_publish()
+    assert (status, err) == (0, "")
+    records = {name: content for name, content in mine.items() if name.endswith(".json")}
+    assert {path.name: path.read_bytes() for path in published.glob("runs/*")} == records
+    assert {path.name: path.read_bytes() for path in own.runs.iterdir()} == mine
+    names = {path.name for path in (published / "exp1_lr").iterdir()}
+    assert names == {"summary.json", "table.md", "table.csv", "curves.csv", "runs.csv"}
+    summary = json.loads((published / "exp1_lr" / "summary.json").read_text())
+    assert (summary["rehearsal"], summary["finished"]) == (False, None)
+    assert [group["seeds"] for group in summary["groups"]] == [[1, 2], [1, 2]]
+    assert "1.1 learning rates" in (published / "README.md").read_text()
+    assert "minus published" not in out
+    assert not list(published.glob("checkpoints/*"))
+
+
+def test_weights_of_the_best_run_alone_are_published(
+    published: Path, own: Store, do_publish: Publish
+) -> None:
+    records = finish(the_runs(), own)
+    do_publish()
+    (path,) = (published / "weights").iterdir()
+    winner = best(records)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == winner["weights_sha256"]
+    assert torch.load(path, weights_only=True)
+    network = lab.load_network(str(path))
+    run = next(run for run in the_runs() if run.seed == winner["seed"])
+    assert type(network).__name__ == run.network
+
+
+def test_diverged_run_is_not_the_best_one(
+    published: Path, own: Store, do_publish: Publish
+) -> None:
+    for run in the_runs():
+        finish([run], own, diverged_at=0 if run.seed == 2 else None)
+    assert do_publish()[0] == 0
+    (path,) = (published / "weights").iterdir()
+    assert "_seed=1_" in path.name
+
+
+def test_experiment_of_which_all_runs_diverged_is_published_without_weights(
+    published: Path, own: Store, do_publish: Publish
+) -> None:
+    finish(the_runs(), own, diverged_at=1)
+    assert do_publish()[0] == 0
+    assert not (published / "weights").exists()
+
+
+def test_findings_in_readme_are_replaced_and_the_rest_is_kept(
+    published: Path, own: Store, do_publish: Publish
+) -> None:
+    finish(the_runs(), own)
+    do_publish()
+    readme = published.parent / "README.md"
+    text = readme.read_text()
+    assert text.startswith("# A study\n")
+    assert text.endswith("The end.\n")
+    assert "Between." in text
+    assert "what was found before" not in text
+    assert "**1.1 learning rates.** lr=" in text
+    do_publish()
+    assert readme.read_text() == text
+
+
+def test_gap_is_refused_and_nothing_is_reported(
+    published: Path, own: Store, do_publish: Publish
+) -> None:
+    finish(the_runs()[:-1], own)
+    status, _, err = do_publish()
+    assert status == 2
+    (line,) = err.splitlines()
+    assert "1 of 4 runs are not finished" in line
+    assert "run python exp1_lr.py first" in line
+    assert not (published / "exp1_lr").exists()
+    assert not (published / "README.md").exists()
+    assert (published.parent / "README.md").read_text() == README
+
+
+def test_rehearsal_is_refused(
+    published: Path, a_lab: Lab, do_publish: Publish, a_run: Callable[..., Run]
+) -> None:
+    """Neither is one taken for the real thing, nor is one published as itself."""
+    rehearsed = lab.experiment.rehearsal(exp1_lr.runs())
+    finish([run for group in rehearsed.values() for run in group], Store(a_lab.root / "quick"))
+    assert "4 of 4 runs are not finished" in do_publish()[2]
+    finish([run for group in rehearsed.values() for run in group], Store(a_lab.root))
+    a_lab.edit(exp1_lr, runs=lambda: rehearsed)
+    status, _, err = do_publish()
+    assert (status, err) == (2, "exp1_lr.py: a rehearsal is not published\n")
+    assert not published.exists()
+
+
+def test_published_runs_count_whatever_code_made_them(
+    published: Path, own: Store, do_publish: Publish
+) -> None:
+    """And are not replaced by your own."""
+    store = Store(published, any_code=True)
+    for run in the_runs():
+        store.save(run, made_up(run, code="00000000"), None)
+    before = {path.name: path.read_bytes() for path in store.runs.iterdir()}
+    assert do_publish()[0] == 0
+    assert {path.name: path.read_bytes() for path in store.runs.iterdir()} == before
+
+
+def test_run_retrained_for_its_weights_replaces_record_and_summary(
+    published: Path, own: Store, do_publish: Publish
+) -> None:
+    store = Store(published, any_code=True)
+    for run in the_runs():
+        store.save(run, made_up(run, code="00000000"), None)
+    assert "are not kept: train it again, and publish again" in do_publish()[1]
+    assert not store.weights.exists()
+    (winner,) = (run for run in the_runs() if name_of(run) == name_of(best_of(store)))
+    finish([winner], own)
+    assert do_publish()[0] == 0
+    record = store.load_record(winner)
+    assert record["code"] != "00000000"
+    assert store.load_weights(winner) is not None
+    assert len(list(store.runs.iterdir())) == 4
+    summary = json.loads((published / "exp1_lr" / "summary.json").read_text())
+    hashes = [run["weights_sha256"] for group in summary["groups"] for run in group["runs"]]
+    assert sorted(filter(None, hashes)) == [record["weights_sha256"]]
+
+
+def best_of(store: Store) -> Run:
+    winner = best([store.load_record(run) for run in the_runs()])
+    return lab.trained.run_of(winner["run"])
+
+
+def name_of(run: Run) -> str:
+    return lab.store.label(run)
+
+
+@pytest.mark.slow
+def test_experiment_that_needs_another_publishes_the_runs_of_both(
+    published: Path, a_lab: Lab, own: Store, do_publish: Publish
+) -> None:
+    a_lab.edit(exp1_scheduler, EPOCHS=3, SEEDS=[1, 2], STEP_EPOCHS=1)
+    finish([*the_runs(), *(run for group in exp1_scheduler.runs().values() for run in group)], own)
+    assert do_publish("exp1_scheduler.py")[0] == 0  # with its ending, too
+    assert len(list(published.glob("runs/*.json"))) == 4 + 4
+    assert [path.parent.name for path in published.glob("*/summary.json")] == ["exp1_scheduler"]
+    assert do_publish("exp1_lr")[0] == 0
+    page = (published / "README.md").read_text()
+    assert page.index("1.1 learning rates") < page.index("1.2 schedules")
+
+
+def test_published_experiment_is_what_the_next_sweep_is_held_against(
+    published: Path,
+    a_lab: Lab,
+    own: Store,
+    do_publish: Publish,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    finish(the_runs(), own)
+    do_publish()
+    assert a_lab.run(exp1_lr) == 0
+    assert capsys.readouterr().out.count("equal to the last bit") == 2
+
+
+def test_unknown_experiment_and_bad_constant_are_named(
+    a_lab: Lab, published: Path, do_publish: Publish
+) -> None:
+    assert do_publish("exp9_nothing")[::2] == (2, "there is no exp9_nothing.py here\n")
+    a_lab.edit(exp1_lr, EPOCHS=0)
+    status, _, err = do_publish()
+    assert status == 2
+    assert err.startswith("EPOCHS = 0")
+
+
+def test_publication_trains_nothing_even_where_it_could(
+    published: Path, own: Store, a_lab: Lab
+) -> None:
+    constants = lab.constants.check_constants("exp1_lr.py", vars(exp1_lr))
+    publication = publish.Publication(Path(exp1_lr.__file__), exp1_lr.__doc__, constants)
+    with pytest.raises(UserError, match="4 of 4 runs are not finished"):
+        publication.train(exp1_lr)
+
+
+@pytest.mark.slow
+def test_command_line_publishes_nothing_that_is_not_finished(project: Project) -> None:
+    shutil.rmtree(project.folder / "results", ignore_errors=True)
+    done = project.run("lab.publish", "exp1_lr", script="-m")
+    assert "4 of 4 runs are not finished" in one_line(done)
