@@ -1,11 +1,11 @@
 """How fast is training? Plain loops and this project side by side, in one run, on real CIFAR-10.
 
-    python benchmarks/throughput.py                 # on the GPU if there is one, else on all cores
-    python benchmarks/throughput.py --device cpu    # about ten minutes, if it is idle
+    python -m benchmarks.throughput                 # on the GPU if there is one, else on all cores
+    python -m benchmarks.throughput --device cpu    # about ten minutes, on an idle machine
 
 Counts the images of training steps, without validation, checkpoints and start-up: BaselineNet in
-batches of 64 at a learning rate of 0.05. Every contestant trains in fresh processes of its own, is
-timed after a warm-up, and they take turns, as what disturbs a machine comes and goes. Writes
+batches of 64 at a learning rate of 0.05. Every contestant trains in fresh processes of its own and
+is timed after a warm-up. They take turns, because other work on a machine comes and goes. Writes
 throughput_<cpu|cuda>.json and .png beside this file, and prints what the README says of them.
 """
 
@@ -17,12 +17,10 @@ import multiprocessing
 import os
 import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -33,38 +31,34 @@ from typing import Any
 import matplotlib
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import canvas  # noqa: E402
-import data  # noqa: E402
-import download  # noqa: E402
-import engine  # noqa: E402
-import errors  # noqa: E402
-import models  # noqa: E402
-import sweep  # noqa: E402
-import train  # noqa: E402
-from errors import Interrupted, UserError  # noqa: E402
-from runs import Run  # noqa: E402
-from store import Store, environment, write  # noqa: E402
+import data
+import models
+import train
+from data import Dataset, UserError
+from lab import download, provenance, sweep
+from lab.figures import canvas
+from lab.records import Recorder
+from lab.stacked import Together
+from lab.store import Store, write
+from train import Run, Training
 
 SECONDS = 20.0  # that a contestant is timed for in each turn
 TURNS = 3
 BATCH_SIZE = 64  # images
 LEARNING_RATE = 0.05
-PLAIN_LOOPS = 5  # at once: one a seed
+PLAIN_LOOPS = 5  # at once: one for each seed
 LOADING_WORKERS = {"cpu": 2, "cuda": 4}
 TOGETHER = (1, 5, 25, 100, 250)  # runs at once on a GPU
+STREAMS = 8  # that the ordinary steps of all runs are forked over
 MATRIX_SIDE, CHANNELS = 8192, 256  # of what only multiplies and adds; larger ones are no faster
 STEPS_BETWEEN_LOOKS = 20  # at the clock, which a GPU must come to rest for; also the warm-up
 BUSY_SHARE = 0.5  # of all cores at work before the start: then others disturb what is measured
-PATIENCE_SECONDS = 300.0  # for what should take seconds: loading, warm-up, start-up
+PATIENCE_SECONDS = 300.0  # for what should take seconds: loading, warm-up
 
 FIRST_PLAIN = "plain loop"  # what all others are compared with
 LARGE_PRODUCTS = "large products"
@@ -114,23 +108,21 @@ Loop = Callable[[Stopwatch, Path], None]  # trains on the images in a folder unt
 
 def plain_network() -> nn.Module:
     """BaselineNet as a textbook writes it."""
-    return nn.Sequential(
-        *(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(1024, 64), nn.ReLU(), nn.Linear(64, 10)),
-    )
+    layers: list[nn.Module] = []
+    for channels, filters in ((3, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
 def plain_loop(stopwatch: Stopwatch, folder: Path, workers: int) -> None:
     """What a textbook does, with PyTorch's own settings throughout."""
-    from torchvision import transforms
+    from torchvision import transforms  # takes two seconds, which the other contestants need not
     from torchvision.datasets import CIFAR10
 
     device = stopwatch.device
     steps = [transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
     loader = torch.utils.data.DataLoader(
-        CIFAR10(folder.parent, transform=transforms.Compose(steps)),
+        CIFAR10(folder, transform=transforms.Compose(steps)),
         batch_size=BATCH_SIZE,
         shuffle=True,
         num_workers=workers,
@@ -151,48 +143,109 @@ def plain_loop(stopwatch: Stopwatch, folder: Path, workers: int) -> None:
             stopwatch.done(len(images))
 
 
-def begin(stopwatch: Stopwatch, folder: Path, runs: int) -> list[train.Training]:
-    """Runs before their first step, on images that rest on the device."""
-    train.use_full_precision()
-    dataset = data.load("cifar10", folder).to(stopwatch.device)
-    stopwatch.bytes_before = torch.cuda.memory_allocated()
-    store = Store(ROOT / "benchmarks", "none")  # holds no checkpoint, and no epoch is closed
+def a_run(seed: int) -> Run:
     settings = {"learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "split": "standard"}
-    return [
-        train.Training(Run(network="BaselineNet", seed=seed, epochs=1, **settings), dataset, store)
-        for seed in range(1, 1 + runs)
-    ]
+    return Run(network="BaselineNet", seed=seed, epochs=1, **settings)
+
+
+def resident(stopwatch: Stopwatch, folder: Path) -> Dataset:
+    """The images, on the device that trains."""
+    train.use_full_precision()
+    dataset = data.cifar10(folder).to(stopwatch.device)
+    stopwatch.bytes_before = torch.cuda.memory_allocated()
+    return dataset
 
 
 def one_run(stopwatch: Stopwatch, folder: Path) -> None:
-    """train.py's loop, as train.train_run() sets it up."""
+    """train.py's loop, as train.train() sets it up."""
     if stopwatch.device.type == "cpu":
         torch.set_num_threads(1)
-    (training,) = begin(stopwatch, folder, 1)
+    training = Training(a_run(1), resident(stopwatch, folder))
     network = training.network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE)
     done = 0.0  # epochs
 
-    def count(run: Run, epochs_done: float) -> None:
+    def count(epochs_done: float) -> None:
         nonlocal done
-        images = round((epochs_done - done) * len(training.train_indices))
+        images = round((epochs_done - done) * training.images_per_epoch)
         done = epochs_done % 1
         stopwatch.done(images)
 
     while True:
-        train.train_epoch(training, optimizer, count)
+        train.train_epoch(training, optimizer, None, count)
 
 
 def runs_together(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
-    """engine.py's steps. They go over the first draws again and again, which costs the same."""
-    trainings = begin(stopwatch, folder, runs)
-    together = engine.Together(trainings, trainings[0].dataset)
-    together.begin_epoch()
+    """The engine's steps. They go over the first draws again and again, which costs the same."""
+    dataset = resident(stopwatch, folder)
+    store = Store(folder / "none")  # holds no checkpoint, and no epoch is closed
+    recorders = [Recorder(a_run(seed), dataset, store) for seed in range(1, 1 + runs)]
+    with ThreadPoolExecutor(1) as threads:
+        together = Together(recorders, dataset, threads, captured=True)
+        together.begin_epoch()
+    repeat(stopwatch, together.position, partial(together.step, BATCH_SIZE), together.batches, runs)
+
+
+def repeat(
+    stopwatch: Stopwatch,
+    position: Tensor,
+    step: Callable[[], object],
+    batches: Sequence[int],
+    runs: int,
+) -> None:
+    """Take the steps of full batches of an epoch, over and over."""
     while True:
-        together.position.zero_()
-        for _ in range(len(trainings[0].train_indices) // BATCH_SIZE):
-            together._step(BATCH_SIZE)
+        position.zero_()
+        for _ in range(batches.count(BATCH_SIZE)):
+            step()
             stopwatch.done(runs * BATCH_SIZE)
+
+
+def one_graph(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
+    """The simplest engine there could be: one CUDA graph of the ordinary steps of all runs.
+
+    The steps are forked over several streams, so that a GPU works on several runs at a time.
+    """
+    dataset = resident(stopwatch, folder)
+    trainings = [Training(a_run(seed), dataset) for seed in range(1, 1 + runs)]
+    n = trainings[0].images_per_epoch
+    orders = [
+        training.train_indices[train.draw(training.run, 0, n, 0).order] for training in trainings
+    ]
+    position = torch.zeros((), dtype=torch.int64, device=dataset.images.device)
+    streams = [torch.cuda.Stream() for _ in range(STREAMS)]
+
+    def steps() -> None:
+        first = torch.cuda.current_stream()
+        for number, (training, order) in enumerate(zip(trainings, orders, strict=True)):
+            stream = streams[number % STREAMS]
+            stream.wait_stream(first)
+            with torch.cuda.stream(stream):
+                ordinary_step(training, order, position)
+        for stream in streams[:runs]:
+            first.wait_stream(stream)
+        position.add_(BATCH_SIZE)
+
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            steps()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph, stream=stream):
+        steps()
+    repeat(stopwatch, position, graph.replay, [BATCH_SIZE] * (n // BATCH_SIZE), runs)
+
+
+def ordinary_step(training: Training, order: Tensor, position: Tensor) -> None:
+    """A step of one run on the next images of an epoch's order, which waits for nothing."""
+    network, dataset = training.network, training.dataset
+    batch = order[position + torch.arange(BATCH_SIZE, device=order.device)]
+    loss = F.cross_entropy(network(data.normalise(dataset.images[batch])), dataset.labels[batch])
+    weights = list(network.parameters())
+    gradients = torch.autograd.grad(loss, weights)
+    with torch.no_grad():
+        torch._foreach_add_(weights, gradients, alpha=-LEARNING_RATE)
 
 
 def large_products(stopwatch: Stopwatch, folder: Path) -> None:
@@ -227,23 +280,22 @@ class Contestant:
 def contestants(device: torch.device) -> list[Contestant]:
     """All that take turns; the first is what the others are compared with."""
     plain, workers = partial(plain_loop, workers=0), LOADING_WORKERS[device.type]
+    loading = partial(plain_loop, workers=workers)
     entered = [
         Contestant(FIRST_PLAIN, plain),
-        Contestant(
-            f"plain loop, {workers} loading processes", partial(plain_loop, workers=workers)
-        ),
+        Contestant(f"plain loop, {workers} loading processes", loading),
         Contestant(f"{PLAIN_LOOPS} plain loops at once", plain, processes=PLAIN_LOOPS),
         Contestant("train.py, 1 run", one_run),
     ]
-    if device.type == "cpu":  # what sweep.py does there
+    if device.type == "cpu":  # what a sweep does there
         cores = len(sweep.worker_devices("cpu", sys.maxsize))
         label = f"train.py, {cores} runs on {cores} cores"
         entered.append(Contestant(label, one_run, processes=cores))
     else:
-        entered += [
-            Contestant(f"engine.py, {n} run{'s' * (n > 1)}", partial(runs_together, runs=n), runs=n)
-            for n in TOGETHER
-        ]
+        for label, loop in (("engine", runs_together), ("one graph", one_graph)):
+            for n in TOGETHER:
+                name = f"{label}, {n} run{'s' if n > 1 else ''}"
+                entered.append(Contestant(name, partial(loop, runs=n), runs=n))
     return [*entered, Contestant(LARGE_PRODUCTS, large_products)]
 
 
@@ -266,9 +318,8 @@ def race(
     try:
         for _ in range(contestant.processes):
             receiver, sender = context.Pipe(duplex=False)
-            worker = context.Process(
-                target=_work, args=(contestant.loop, device, seconds, folder, barrier, sender)
-            )
+            arguments = (contestant.loop, device, seconds, folder, barrier, sender)
+            worker = context.Process(target=_work, args=arguments)
             worker.start()
             workers.append(worker)
             sender.close()
@@ -316,36 +367,6 @@ def _work(
         pipe.send(None)
 
 
-def start_up_seconds(device: torch.device) -> float:
-    """From the command of experiment 1.1 to the end of its first training step."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        command = [sys.executable, str(ROOT / "benchmarks" / "first_step.py"), name, device.type]
-        with (folder / "output").open("wb") as output:
-            started = time.perf_counter()
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-            try:
-                while True:
-                    over = process.poll() is not None  # asked first, as it ends with the step
-                    seconds = time.perf_counter() - started
-                    if (folder / "first_step").exists():
-                        return seconds
-                    if over or seconds > PATIENCE_SECONDS:
-                        said = (folder / "output").read_text().strip().splitlines() or ["nothing"]
-                        raise UserError(f"no first step after {seconds:.0f} s: {said[-1]}")
-                    time.sleep(0.005)
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # its workers, too
-                process.wait()
-
-
 def flop_an_image() -> int:
     """Floating-point operations of a step for each image, forward and backward.
 
@@ -362,10 +383,8 @@ def flop_an_image() -> int:
 
 def measure(device: torch.device, seconds: float, turns: int) -> Result:
     """Everything, by turns."""
-    folder = download.cifar10(ROOT / "data")
+    folder = download.cifar10()
     load_average = os.getloadavg()[0]  # of the minute before
-    start_up = [start_up_seconds(device) for _ in range(turns)]
-    print(f"start-up: first training step after {statistics.median(start_up):.1f} s")
     entered = contestants(device)
     rates: dict[str, list[float]] = {}
     memory: dict[str, int] = {}
@@ -380,7 +399,7 @@ def measure(device: torch.device, seconds: float, turns: int) -> Result:
             memory[label] = outcome[1]
             unit = "FLOP" if label == LARGE_PRODUCTS else "images"
             print(f"turn {turn} of {turns}: {label}: {outcome[0]:,.0f} {unit}/s", flush=True)
-    about = environment(device.type) | {
+    about = provenance.environment(device.type) | {
         "type": device.type,
         "cores": len(sweep.worker_devices("cpu", sys.maxsize)),
         "load_average_before": load_average,
@@ -388,14 +407,11 @@ def measure(device: torch.device, seconds: float, turns: int) -> Result:
         "seconds": seconds,
         "turns": turns,
     }
-    return about | summarise(entered, rates, memory if device.type == "cuda" else {}, start_up)
+    return about | summarise(entered, rates, memory if device.type == "cuda" else {})
 
 
 def summarise(
-    entered: Sequence[Contestant],
-    rates: dict[str, list[float]],
-    memory: dict[str, int],
-    start_up: list[float],
+    entered: Sequence[Contestant], rates: dict[str, list[float]], memory: dict[str, int]
 ) -> Result:
     """What was measured, and what follows from it; a contestant without rates is left out."""
     flop, product = flop_an_image(), spread(rates[LARGE_PRODUCTS])
@@ -418,22 +434,13 @@ def summarise(
         if contestant.label in memory:
             row["bytes_a_run"] = memory[contestant.label]
         rows.append(row)
-    return {
-        "flop_an_image": flop,
-        "large_products_flop_a_second": product,
-        "start_up_seconds": spread(start_up),
-        "contestants": rows,
-    }
+    return {"flop_an_image": flop, "large_products_flop_a_second": product, "contestants": rows}
 
 
 def spread(values: list[float]) -> dict[str, Any]:
     """The median of all turns, their range, and themselves."""
-    return {
-        "median": statistics.median(values),
-        "lowest": min(values),
-        "highest": max(values),
-        "turns": values,
-    }
+    median = statistics.median(values)
+    return {"median": median, "lowest": min(values), "highest": max(values), "turns": values}
 
 
 def report(result: Result) -> str:
@@ -454,76 +461,39 @@ def report(result: Result) -> str:
         rows.append(cells)
     table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     load, cores = result["load_average_before"], result["cores"]
-    busy = "The machine was busy with other work, so that these numbers mean little. "
-    return (
-        f"{table}\n\n{busy * (load > BUSY_SHARE * cores)}"
+    words = [
         "Training steps alone, without validation and start-up: BaselineNet, batches of "
-        f"{BATCH_SIZE}, real CIFAR-10. Medians of {result['turns']} turns of "
-        f"{result['seconds']:g} s. {result['device']}, {cores} cores, load average {load:.1f} "
-        f"before, torch {result['torch']}, {result['date']}. An image takes "
-        f"{result['flop_an_image'] / 1e6:.1f} MFLOP forward and backward; in large float32 "
-        "products the device does "
-        f"{in_words(result['large_products_flop_a_second'], 1e9, 'GFLOP/s')}. Experiment 1.1 has "
-        "taken its first training step "
-        f"{in_words(result['start_up_seconds'], 1.0, 's')} after its command."
-    )
-
-
-def in_words(values: dict[str, Any], unit: float, symbol: str) -> str:
-    """A median with its range: "5.2 s (4.9–5.5)"."""
-    digits = 1 if values["median"] < 100 * unit else 0
-    median, lowest, highest = (
-        f"{values[key] / unit:,.{digits}f}" for key in ("median", "lowest", "highest")
-    )
-    return f"{median} {symbol} ({lowest}–{highest})"
+        f"{BATCH_SIZE}, real CIFAR-10.",
+        f"Medians of {result['turns']} turns of {result['seconds']:g} s.",
+        f"{result['device']}, {cores} cores, load average {load:.1f} before, torch "
+        f"{result['torch']}, {result['date']}.",
+        f"An image takes {result['flop_an_image'] / 1e6:.1f} MFLOP forward and backward; in large "
+        "float32 products the device does "
+        f"{result['large_products_flop_a_second']['median'] / 1e9:,.0f} GFLOP/s.",
+    ]
+    if load > BUSY_SHARE * cores:
+        words.insert(0, "The machine was busy with other work: these numbers mean little.")
+    return f"{table}\n\n{' '.join(words)}"
 
 
 def figure(result: Result) -> Figure:
-    """Images a second of every contestant; on a GPU also what more runs at once bring and cost."""
-    together = [row for row in result["contestants"] if row["label"].startswith("engine.py")]
-    drawing = Figure(figsize=(12 if together else 7, 4), layout="constrained")
+    """Images a second of every contestant: the median as a bar, its turns as dots."""
+    rows = result["contestants"]
+    drawing = Figure(figsize=(8, 1 + 0.45 * len(rows)), layout="constrained")
     drawing.suptitle(
         f"Training steps on {result['device']}, {result['cores']} cores, torch {result['torch']}"
     )
-    grid = drawing.add_gridspec(2, 2 if together else 1)
-    bars(drawing.add_subplot(grid[:, 0]), result)
-    if together:
-        runs = [row["runs_together"] for row in together]
-        for place, (label, values) in enumerate(
-            {
-                "million images/s": [row["images_a_second"]["median"] / 1e6 for row in together],
-                "ms a step of all runs": [1e3 * row["seconds_a_step"] for row in together],
-            }.items()
-        ):
-            axes = drawing.add_subplot(grid[place, 1])
-            colour, marker = canvas.PALETTE[1]
-            axes.loglog(runs, values, color=colour, marker=marker)
-            for at in zip(runs, values, strict=True):
-                axes.annotate(f"{at[1]:.2f}", at, (0, 6), textcoords="offset points", ha="center")
-            axes.margins(0.1, 0.3)
-            axes.set_xticks(runs, [str(n) for n in runs])
-            axes.set_xticks([], minor=True)
-            axes.set_ylabel(label)
-        axes.set_xlabel("runs trained at once by engine.py")
-    return drawing
-
-
-def bars(axes: Axes, result: Result) -> None:
-    """The median of every contestant as a bar, its turns as dots, grey for plain loops."""
-    rows = result["contestants"]
+    axes = drawing.subplots()
+    colours = {"plain": canvas.TRAINING_COLOUR, "engine": canvas.PALETTE[1][0]}
     for place, row in enumerate(rows):
         images, label = row["images_a_second"], row["label"]
-        colour = canvas.PALETTE[label.startswith("engine.py")][0]
-        colour = canvas.TRAINING_COLOUR if FIRST_PLAIN in label else colour
+        kind = "plain" if FIRST_PLAIN in label else label.split(",")[0]
+        colour = colours.get(kind, canvas.PALETTE[0][0])
         axes.barh(place, images["median"], color=colour, alpha=0.8)
         axes.plot(images["turns"], [place] * len(images["turns"]), "k.", markersize=4)
-        axes.annotate(
-            f"{images['median']:,.0f}  ({row['times_the_plain_loop']:.1f}×)",
-            (images["highest"], place),
-            (6, 0),
-            textcoords="offset points",
-            va="center",
-        )
+        words = f"{images['median']:,.0f}  ({row['times_the_plain_loop']:.1f}×)"
+        at = (images["highest"], place)
+        axes.annotate(words, at, (6, 0), textcoords="offset points", va="center")
     axes.set_xscale("log")
     lowest = min(row["images_a_second"]["lowest"] for row in rows)
     highest = max(row["images_a_second"]["highest"] for row in rows)
@@ -533,6 +503,7 @@ def bars(axes: Axes, result: Result) -> None:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("images/s, logarithmic: median, every turn (dots), ratio to the plain loop")
+    return drawing
 
 
 def save(result: Result, folder: Path) -> list[Path]:
@@ -559,12 +530,14 @@ def main() -> None:
     try:
         device = torch.device(sweep.worker_devices(options.device, 1)[0])
         result = measure(device, options.seconds, TURNS)
+    except UserError as error:
+        sys.exit(str(error))
     except KeyboardInterrupt:
-        raise Interrupted("stopped: nothing is written") from None
+        sys.exit("stopped: nothing is written")
     print(f"\n{report(result)}\n")
-    for path in save(result, ROOT / "benchmarks"):
+    for path in save(result, Path(__file__).parent):
         print(f"written  {path}")
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    main()

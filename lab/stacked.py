@@ -245,11 +245,13 @@ class Together:
         fixed = {name: tensor.cpu() for name, tensor in self.fixed.items()}
         network = self.named(self.flat.detach().cpu()) | fixed
         momentum = self.named(self.buffers.cpu())
-        kept = self.network.state_dict().keys()
+        # by its own name in the stack; two layers may share a tensor
+        own = {id(tensor): name for name, tensor in tensors_of(self.network)}
+        kept = {name: own[id(t)] for name, t in self.network.state_dict(keep_vars=True).items()}
         return {
             row: {
                 # .clone(), as saving a part of a larger tensor saves all of it
-                "network": {name: network[name][row].clone() for name in kept},
+                "network": {name: network[kept[name]][row].clone() for name in kept},
                 "momentum": {name: momentum[name][row].clone() for name in t.momentum},
                 "curves": t.curves,
             }
@@ -285,7 +287,12 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """F.batch_norm over rows of channels, (..., channels), as convolution() leaves them."""
+    """F.batch_norm over rows of channels, (..., channels), as convolution() leaves them.
+
+    Raises NotImplementedError without running statistics: then an evaluation depends on its batch.
+    """
+    if running_mean is None:
+        raise NotImplementedError("batch normalisation without running statistics")
     rows = input.movedim(1, -1)
     weight = torch.ones_like(rows[(0,) * (rows.dim() - 1)]) if weight is None else weight
     bias = torch.zeros_like(weight) if bias is None else bias
@@ -293,10 +300,9 @@ def batch_norm(
         scale = weight * (running_var + eps).rsqrt()
         return torch.addcmul(bias - running_mean * scale, rows, scale).movedim(-1, 1)
     outputs, mean, var = Normalise.apply(rows, weight, bias, eps)
-    if running_mean is not None:
-        count = rows.numel() / rows.shape[-1]
-        running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
-        running_var.mul_(1 - momentum).add_(var, alpha=momentum * count / (count - 1))
+    count = rows.numel() / rows.shape[-1]
+    running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
+    running_var.mul_(1 - momentum).add_(var, alpha=momentum * count / (count - 1))
     return outputs.movedim(-1, 1)
 
 

@@ -182,7 +182,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """Runs are finished with made-up records as soon as they are to be trained; those runs."""
     trained: list[Run] = []
 
-    def train(runs: list[Run], store: Store, device: str | None = None, fresh: bool = False) -> None:
+    def train(runs: list[Run], store: Store, device: str | None, fresh: bool) -> None:
         todo = [run for run in dict.fromkeys(runs) if fresh or not store.is_finished(run)]
         starts = [run.start for run in todo if run.start and not store.is_finished(run.start)]
         finish([*starts, *todo], store)

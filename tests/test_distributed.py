@@ -156,7 +156,7 @@ def test_error_of_one_process_is_raised_on_all_and_names_it(
     monkeypatch.setenv("WORLD_SIZE", "2")
     found = [("process 0 on a", None), ("process 1 on b", "its disk is full")]
     monkeypatch.setattr(distributed, "_gather", lambda item: found)
-    with pytest.raises(UserError, match="^process 1 on b: its disk is full$"):
+    with pytest.raises(UserError, match=r"^process 1 on b: its disk is full$"):
         on_all(lambda: 5)
     monkeypatch.setenv("RANK", "1")
 

@@ -8,6 +8,7 @@ and one line for the user.
 
 import math
 import multiprocessing
+import re
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -28,7 +29,7 @@ import data
 import models
 from data import Dataset, UserError
 from lab import engine, gradients, provenance, records, stacked, sweep
-from lab.engine import ALONE, CAPTURED, UNCAPTURED, Mode
+from lab.engine import ALONE, CAPTURED, Mode
 from lab.records import Recorder
 from lab.stacked import Together
 from lab.store import Store
@@ -61,10 +62,17 @@ def every_epoch(monkeypatch):
     monkeypatch.setattr(engine, "CHECKPOINT_SHARE", math.inf)
 
 
+@pytest.fixture(scope="module")
+def digits(digits):
+    """300 of them, and 60 to test."""
+    parts = (digits.images[:300], digits.labels[:300], digits.test_images[:60])
+    return Dataset(*parts, digits.test_labels[:60], digits.class_names)
+
+
 @pytest.fixture
 def few(a_run):
-    """A function that makes a run of 200 images: three steps of 64 an epoch, and one of 8."""
-    return lambda **fields: a_run(**({"overfit_images": 200} | fields))
+    """A function that makes a run of 50 images: two steps of 20 an epoch, and one of 10."""
+    return lambda **fields: a_run(**({"overfit_images": 50, "batch_size": 20} | fields))
 
 
 @pytest.fixture
@@ -91,11 +99,15 @@ class Inline:
 
 
 def train_together(
-    runs: list[Run], dataset: Dataset, store: Store, reports=None, mode: Mode = Mode()
+    runs: list[Run],
+    dataset: Dataset,
+    store: Store,
+    reports: Reports | None = None,
+    mode: Mode | None = None,
 ) -> list[Run]:
     """Train as a worker on a GPU does; the runs that the engine left to the plain loop."""
     reports = Reports() if reports is None else reports
-    left = engine.train(runs, {"digits": dataset}, store, reports, mode)
+    left = engine.train(runs, {"digits": dataset}, store, reports, mode or Mode())
     train_alone(left, dataset, store, reports)
     return left
 
@@ -310,7 +322,7 @@ def test_a_checkpoint_holds_one_run_not_its_companions(few, digits, store):
 
 
 def test_checkpoints_cost_at_most_their_share_of_the_time(few, digits, store, monkeypatch):
-    """An epoch of 10 s keeps one each time; where that takes 1 s, only every fifth time."""
+    """Epochs of 11 s keep one each time; where that takes 1 s, only every fifth time."""
     kept = []
     clock = SimpleNamespace(now=0.0, cost=0.01, monotonic=lambda: clock.now)
     monkeypatch.setattr(engine, "time", clock)
@@ -328,7 +340,7 @@ def test_checkpoints_cost_at_most_their_share_of_the_time(few, digits, store, mo
     monkeypatch.setattr(store, "save_checkpoint", write)
     checkpoints = engine.Checkpoints(together, Inline())
     for epoch in range(1, 21):
-        clock.now += 10.0
+        clock.now += 11.0
         clock.cost = 0.01 if epoch < 5 else 1.0
         checkpoints.epoch_ended([0, 1])
     assert kept == [(epoch, seed) for epoch in (1, 2, 3, 4, 5, 10, 15, 20) for seed in (1, 2)]
@@ -356,7 +368,7 @@ def test_what_trains_together(few, digits, store, monkeypatch):
         few(network="BatchNormNet"),
         few(frozen=("conv1",)),
         few(width=8),
-        few(batch_size=32),
+        few(batch_size=25),
         few(drop_last=True),
         few(gradient_statistics=True),
         few(overfit_images=0),
@@ -456,7 +468,9 @@ def test_a_wrong_engine_trains_nothing(network, few, digits, store, stores, said
         wrong_convolution(monkeypatch, 1.01, from_channels=32)
     else:
         right = stacked.batch_norm
-        monkeypatch.setattr(stacked, "batch_norm", lambda *arguments: 1.01 * right(*arguments))
+        monkeypatch.setattr(
+            stacked, "batch_norm", lambda *some, **others: 1.01 * right(*some, **others)
+        )
     runs = [few(network=network, seed=seed) for seed in (1, 2)]
     assert train_together(runs, digits, store) == runs
     (line,) = said
@@ -482,7 +496,7 @@ def test_an_error_in_the_last_run_alone_is_found(few, digits, store, said, monke
     monkeypatch.setattr(Together, "step_once", wrong)
     runs = [few(seed=seed, epochs=1) for seed in (1, 2, 3)]
     assert train_together(runs, digits, store) == runs
-    assert "in the gradient of conv1.weight by 1e-02; training one run" in said[0]
+    assert re.search(r"in the gradient of conv1.weight by \de-03; training one run", said[0])
 
 
 def test_captured_steps_that_differ_are_not_used(few, digits, store, stores, said, monkeypatch):
@@ -555,7 +569,7 @@ def pretended_gpu(digits, monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(sweep, "end_with_parent", lambda: None)
-    monkeypatch.setattr(Dataset, "to", lambda self, device: self)
+    monkeypatch.setattr(sweep, "load_data", lambda name: SimpleNamespace(to=lambda device: digits))
     answer = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, answer)
@@ -565,7 +579,7 @@ def pretended_gpu(digits, monkeypatch):
 def test_an_error_of_cuda_replaces_the_worker(
     times, pretended_gpu, every_epoch, few, digits, store, stores, monkeypatch, capfd
 ):
-    """The first time it goes on uncaptured, the second time by the plain loop, each where it was."""
+    """The first time it goes on uncaptured, then by the plain loop."""
     train_epoch, failed = Together.train_epoch, []
 
     def fails(self):
@@ -655,25 +669,26 @@ class WithoutRule(Small):
         return self.conv(images).lerp_(images[:, :1], 0.5)
 
 
+class OfItsBatch(Small):
+    """Its evaluation depends on which images are evaluated together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4, track_running_stats=False)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.norm(self.conv(images))
+
+
 class Branching(Small):
     def features(self, images: Tensor) -> Tensor:
         features = self.conv(images)
         return features if features.mean() > 0 else -features
 
 
-class Shared(Small):
-    """Two layers with one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.other = nn.Conv2d(3, 4, 3, padding=1)
-        self.other.weight = self.conv.weight
-
-    def features(self, images: Tensor) -> Tensor:
-        return self.conv(images) + self.other(images)
-
-
-@pytest.mark.parametrize("network", [Dilated, Grouped, WithDropout, WithoutRule, Branching, Shared])
+@pytest.mark.parametrize(
+    "network", [Dilated, Grouped, WithDropout, WithoutRule, OfItsBatch, Branching]
+)
 def test_a_network_that_cannot_be_stacked_trains_alone(
     network, few, digits, store, stores, said, monkeypatch
 ):
@@ -700,7 +715,7 @@ class Usual(nn.Module):
         self.conv3 = nn.Conv2d(5, 7, 5, padding="valid", stride=(3, 2), padding_mode="zeros")
         self.norm = nn.GroupNorm(1, 7)
         self.conv4 = nn.Conv2d(7, 3, 3, padding=1, padding_mode="reflect")
-        self.bn4 = nn.BatchNorm2d(3, track_running_stats=False)
+        self.bn4 = nn.BatchNorm2d(3)
         self.fc = nn.Linear(3 * 16, 10, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -709,14 +724,29 @@ class Usual(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(x, 4).flatten(1))
 
 
-def test_usual_layers_train_together(double, few, digits, stores, monkeypatch):
-    monkeypatch.setattr(models, "Usual", Usual, raising=False)
-    runs = [few(network="Usual", seed=seed, momentum=0.5) for seed in (1, 2)]
+class Shared(Small):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Conv2d(3, 4, 3, padding=1)
+        self.other.weight = self.conv.weight
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.conv(images) + self.other(images)
+
+
+@pytest.mark.parametrize("network", [Usual, Shared])
+def test_usual_layers_train_together(network, double, few, digits, stores, monkeypatch):
+    monkeypatch.setattr(models, network.__name__, network, raising=False)
+    runs = [few(network=network.__name__, seed=seed, momentum=0.5) for seed in (1, 2)]
     alone, together = stores
     train_alone(runs, digits, alone)
     assert train_together(runs, digits, together) == []
     for run in runs:
         assert_same(together.load_record(run), alone.load_record(run), rel=1e-9)
+        weights = together.load_weights(run)
+        assert weights.keys() == alone.load_weights(run).keys()
 
 
 # The parts of a step
@@ -767,7 +797,8 @@ def test_a_batch_is_folded_into_products_of_about_a_thousand_rows(few, digits, s
         return bmm(rows, columns)
 
     monkeypatch.setattr(torch, "bmm", watched)
-    stack([few()], digits, store).step_once(64)
+    few = few(overfit_images=100, batch_size=64)
+    stack([few], digits, store).step_once(64)
     assert shapes == [(64, 1024, 28), (16, 1024, 144), (4, 1024, 288)]
 
 
@@ -775,7 +806,7 @@ def test_draws_that_no_run_uses_are_not_copied(few, digits, store):
     assert len(stack([few()], digits, store).draws) == 2
     together = stack([few(), few(augmentation=("flip",))], digits, store)
     assert [rows.shape for rows in together.draws] == [
-        (2, 200), (2, 200, 0), (2, 200), (2, 200, 2),
+        (2, 50), (2, 50, 0), (2, 50), (2, 50, 2),
     ]  # fmt: skip
 
 
@@ -797,7 +828,7 @@ def test_a_step_is_all_in_the_state_that_a_capture_restores(few, digits, store):
         return found
 
     before, state = everything(), [tensor.detach().clone() for tensor in together.state()]
-    together.step_once(64)
+    together.step_once(20)
     after = everything()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     for part in ("flat ", "buffers ", "fixed bn4.running_var", "fixed bn1.num_batches_tracked"):
@@ -827,7 +858,7 @@ def test_a_captured_step_is_the_step_and_a_capture_changes_nothing(few, digits, 
     def steps(captured: bool):
         runs = [few(network="BatchNormNet", seed=seed, momentum=0.9) for seed in (1, 2)]
         together = stack(runs, digits.to("cuda"), store, captured)
-        for size in (64, 64, 64, 8):
+        for size in (20, 20, 10):
             together.step(size)
         return [tensor.clone() for tensor in together.state()]
 
@@ -867,7 +898,7 @@ def walk(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
             ]
         results = (node if callable(node) else node.apply)(*arguments)
         results = results if isinstance(results, tuple) else (results,)
-        for (following, i), result in zip(node.next_functions, results, strict=True):
+        for (following, i), result in zip(node.next_functions, results, strict=False):
             if following is not None and result is not None:
                 result = result.sum_to_size(following._input_metadata[i].shape)
                 slots = waiting.setdefault(following, {})
@@ -903,9 +934,9 @@ VARIANTS = [
 @pytest.mark.parametrize("fields", VARIANTS)
 def test_walking_the_graph_gives_autograds_gradients(fields, few, digits, store, monkeypatch):
     runs = [few(seed=seed, **fields) for seed in (1, 2)]
-    expected = stack(runs, digits, store).step_once(64)
+    expected = stack(runs, digits, store).step_once(20)
     monkeypatch.setattr(torch.autograd, "grad", walk)
-    assert torch.equal(stack(runs, digits, store).step_once(64), expected)
+    assert torch.equal(stack(runs, digits, store).step_once(20), expected)
 
 
 @pytest.mark.parametrize("fields", VARIANTS)
@@ -930,15 +961,15 @@ def test_a_step_is_possible_on_a_gpu(fields, few, digits, store, monkeypatch):
                 training.network.get_submodule(layer).requires_grad_(False)
             trainable = [p for p in training.network.named_parameters() if p[1].requires_grad]
             training.momentum = {n: torch.zeros_like(p) for n, p in trainable if run.momentum}
-            training.train_indices, training.val_indices = torch.zeros(2, 200, dtype=torch.int64)
+            training.train_indices, training.val_indices = torch.zeros(2, 50, dtype=torch.int64)
         with torch.device("cpu"):  # where the draws are made
             together = Together(recorders, images, Inline(), captured=False)
             together.begin_epoch()
             with Devices() as devices:
-                gradient = together.step_once(64)
+                gradient = together.step_once(20)
             logits = together.evaluate(images.test_images)
     assert devices.count > 100
     assert devices.across == []
     assert gradient.device.type == logits.device.type == "cuda"
     assert gradient.shape == together.flat.shape
-    assert logits.shape == (2, 297, 10)
+    assert logits.shape == (2, 60, 10)

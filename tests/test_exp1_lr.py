@@ -93,7 +93,8 @@ def test_bad_constant_is_named_in_one_line(
 @pytest.mark.slow
 def test_bad_constant_ends_the_command_with_status_2(project: Project) -> None:
     line = one_line(project.edit(EPOCHS=0).run("--quick"))
-    assert line == "EPOCHS = 0 must be a whole number, at least 1 (edit it at the top of exp1_lr.py)"
+    assert line.startswith("EPOCHS = 0 must be a whole number, at least 1")
+    assert "edit it at the top of exp1_lr.py" in line
 
 
 @pytest.mark.slow

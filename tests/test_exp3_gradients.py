@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Lab, Rehearsal
+from project import SMALL, files
 
 import exp1_lr
 import exp3_gradients
 from lab import figures
-from project import SMALL, files
 
 
 def test_gradients_are_watched_in_three_networks() -> None:
@@ -18,7 +18,7 @@ def test_gradients_are_watched_in_three_networks() -> None:
     assert networks == ["BaselineNet", "DropoutNet", "BatchNormNet"]
     for label, group in watched.items():
         assert label == f"{group[0].network}, gradients"
-        assert [run.seed for run in group][0] == 1984
+        assert group[0].seed == 1984
         assert len({run.seed for run in group}) == 5
         for run in group:
             assert run.gradient_statistics

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Lab, Rehearsal
+from project import files
 
 import exp1_lr
 import exp4_overfit
 from lab import experiment, figures
-from project import files
 from train import Run
 
 SMALL = {"EPOCHS": 2, "SEEDS": [1, 2], "OVERFIT_STEPS": 40, "WEIGHT_DECAYS": [0.01]}

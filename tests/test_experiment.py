@@ -182,9 +182,7 @@ def test_any_constant_is_accepted_and_recorded(
 # options
 
 
-def test_help_tells_the_question_and_every_option(
-    a_lab: Lab, printed: Callable[..., str]
-) -> None:
+def test_help_tells_the_question_and_every_option(a_lab: Lab, printed: Callable[..., str]) -> None:
     out = printed(a_lab, exp1_lr, "--help")
     assert exp1_lr.__doc__.split("\n")[0] in out
     for option in ("--quick", "--fresh", "--so-far", "--published", "--device"):
@@ -197,17 +195,13 @@ def test_unknown_option_is_status_2(a_lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "cpu:1", "", "mps"])
-def test_unknown_device_is_named(
-    device: str, a_lab: Lab, refused: Callable[..., str]
-) -> None:
+def test_unknown_device_is_named(device: str, a_lab: Lab, refused: Callable[..., str]) -> None:
     line = refused(a_lab, exp1_lr, "--quick", "--device", device)
     assert f"--device {device}" in line
     assert "cpu" in line
 
 
-def test_results_that_cannot_be_written_are_named(
-    a_lab: Lab, refused: Callable[..., str]
-) -> None:
+def test_results_that_cannot_be_written_are_named(a_lab: Lab, refused: Callable[..., str]) -> None:
     a_lab.root.write_text("a file, where the folder should be")
     line = refused(a_lab.edit(exp1_lr, **SMALL), exp1_lr, "--quick")
     assert str(a_lab.root) in line
@@ -301,9 +295,7 @@ def test_so_far_leaves_out_settings_of_which_nothing_is_finished(
     assert (group["label"], group["seeds"]) == ("lr=0.1", [1, 2])
 
 
-def test_so_far_without_a_finished_run_is_one_line(
-    a_lab: Lab, refused: Callable[..., str]
-) -> None:
+def test_so_far_without_a_finished_run_is_one_line(a_lab: Lab, refused: Callable[..., str]) -> None:
     line = refused(a_lab.edit(exp1_lr, **SMALL), exp1_lr, "--so-far")
     assert line == "none of the 4 runs of exp1_lr.py is finished yet"
     assert not (a_lab.root / "so-far").exists()

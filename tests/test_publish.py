@@ -36,9 +36,7 @@ Publish = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def published(
-    tmp_path: Path, a_lab: Lab, no_figures: None, no_training: list[Run]
-) -> Path:
+def published(tmp_path: Path, a_lab: Lab, no_figures: None, no_training: list[Run]) -> Path:
     """Where things are published, nothing yet; README lies above it. 1.1 is four short runs."""
     patch = a_lab.edit(exp1_lr, **SMALL).monkeypatch
     patch.setattr("lab.experiment.PUBLISHED", tmp_path / "published")
@@ -121,9 +119,7 @@ def test_weights_of_the_best_run_alone_are_published(
     assert type(network).__name__ == run.network
 
 
-def test_diverged_run_is_not_the_best_one(
-    published: Path, own: Store, do_publish: Publish
-) -> None:
+def test_diverged_run_is_not_the_best_one(published: Path, own: Store, do_publish: Publish) -> None:
     for run in the_runs():
         finish([run], own, diverged_at=0 if run.seed == 2 else None)
     assert do_publish()[0] == 0

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,8 @@ def test_sweep_killed_at_any_moment_goes_on(
     keep_every_epoch(quiet).edit(**TWO_RUNS)
     for epochs in (0, 1, 4):
         process = quiet.start("--quick")
-        wait_until(lambda epochs=epochs: starting(process, quiet, epochs), process)
+        moment = partial(epochs_kept if epochs else start_of_workers, quiet, process)
+        wait_until(lambda moment=moment, epochs=epochs: moment() >= epochs, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     kept = epochs_kept(quiet)
@@ -100,11 +102,12 @@ def test_sweep_killed_at_any_moment_goes_on(
     assert not list(quiet.folder.glob("**/*.damaged"))
 
 
-def starting(process: subprocess.Popen, project: Project, epochs: int) -> bool:
-    return bool(children(process.pid)) if epochs == 0 else epochs_kept(project) >= epochs
+def start_of_workers(project: Project, process: subprocess.Popen) -> int:
+    """0 as soon as the command has started the server of its workers, and -1 before."""
+    return 0 if children(process.pid) else -1
 
 
-def epochs_kept(project: Project) -> int:
+def epochs_kept(project: Project, process: subprocess.Popen | None = None) -> int:
     """How many epochs the furthest checkpoint holds."""
     kept = [0]
     for path in project.results.glob("checkpoints/*.pt"):
@@ -185,7 +188,7 @@ def test_interrupted_sweep_says_what_is_kept(number: int, quiet: Project) -> Non
     assert process.returncode == 130
     assert "Traceback" not in out + err
     (line,) = [line for line in err.splitlines() if "stopped" in line]
-    found = re.search(r"stopped: (\d+) of 10 runs are finished and kept.*same command goes on", line)
+    found = re.search(r"stopped: (\d+) of 10 runs are finished.*same command goes on", line)
     assert int(found[1]) == len(records(quiet.results))
     wait_until_gone(family)
 

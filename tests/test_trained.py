@@ -87,9 +87,7 @@ def test_weights_are_a_plain_state_dictionary(record: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["part", "record", "weights", "relative"])
-def test_network_gives_the_recorded_test_accuracy(
-    kind: str, record: Path, digits: Dataset
-) -> None:
+def test_network_gives_the_recorded_test_accuracy(kind: str, record: Path, digits: Dataset) -> None:
     weights = record.with_suffix(".pt")
     names = {"part": ONE, "record": record, "weights": weights, "relative": weights.name}
     network = lab.load_network(str(names[kind]))

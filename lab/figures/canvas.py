@@ -26,18 +26,10 @@ TRAINING_COLOUR = "#7F7F7F"
 WARNING_COLOUR = "#B22222"  # of a rehearsal and of a failure
 FAINT = {"linewidth": 0.8, "alpha": 0.35}  # one seed
 DIVERGED = {"marker": "x", "color": "black", "linestyle": "none", "markersize": 8}
-CAPTION_WIDTH = 14.5  # characters an inch
-STYLE = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "figure.dpi": 120,
-    "legend.frameon": False,
-}
-GUESSING = {"loss": math.log(10), "accuracy": 10.0}  # among ten classes, in the units of the axes
+CAPTION_WIDTH = 160  # characters that fit below a figure
+STYLE = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+STYLE |= {"grid.alpha": 0.25, "legend.frameon": False, "figure.dpi": 120}
+STYLE |= {"font.size": 11, "axes.titlesize": 11}
 AXIS_LABELS = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}
 DATA = {"cifar10": "CIFAR-10", "digits": "handwritten digits"}
 HIGHEST_LOSS = 8.0  # nats; more than three times that of guessing
@@ -68,7 +60,7 @@ def blank(
     """
     rows = -(-panels // columns)
     lines = [note, "; ".join(caption(summary, groups, curves))]
-    lines = [part for line in lines for part in textwrap.wrap(line, round(10 * CAPTION_WIDTH))]
+    lines = [part for line in lines for part in textwrap.wrap(line, CAPTION_WIDTH)]
     figure = Figure(figsize=(10, 0.4 + row * rows), layout="constrained")
     grow(figure, 0.1 + 0.16 * len(lines))
     rehearsal = "REHEARSAL " if summary["rehearsal"] else ""
@@ -93,15 +85,14 @@ def grow(figure: Figure, inches: float) -> float:
 
 def caption(summary: Summary, groups: Sequence[Group], curves: bool) -> list[str]:
     """What the data of a figure are, in phrases."""
-    names = common(group["settings"]["dataset"] for group in groups)
-    names = names if isinstance(names, list) else [names]
-    found = [in_words([DATA.get(name, name) for name in names])] if groups else []
-    found += ["a rehearsal, not a finding"] if summary["rehearsal"] else []
+    found = ["a rehearsal, not a finding"] if summary["rehearsal"] else []
     if summary["finished"]:
         found.append("{runs} of {of} runs".format(**summary["finished"]))
     if groups:
+        names = common(DATA.get(g["settings"]["dataset"], g["settings"]["dataset"]) for g in groups)
         epochs = common(len(group["mean"]["train_loss"]) for group in groups)
-        found.append(f"{in_words(common(g['settings']['split'] for g in groups))} split")
+        split = in_words(common(group["settings"]["split"] for group in groups))
+        found = [in_words(names), *found, f"{split} split"]
         found.append(f"{in_words(epochs)} epoch{'' if epochs == 1 else 's'}")
     if curves:
         found.append("training is measured on each batch as it is trained on")
@@ -194,8 +185,8 @@ def label_epochs(
     axes.set(xlabel="epoch", ylabel=AXIS_LABELS[quantity], xlim=(0.5, epochs + 0.5))
     axes.set_xticks(epoch_ticks(epochs, falls))
     for at in falls:
-        style = {"color": "black", "linestyle": ":", "linewidth": 1, "label": "learning rate drops"}
-        axes.axvline(at - 0.5, zorder=0, **style)
+        style = {"color": "black", "linestyle": ":", "linewidth": 1, "zorder": 0}
+        axes.axvline(at - 0.5, label="learning rate drops", **style)
 
 
 def drops(rates: float | Sequence[float]) -> list[int]:
@@ -212,9 +203,11 @@ def epoch_ticks(epochs: int, falls: Iterable[int] = ()) -> list[int]:
     return sorted({1, *falls, epochs}) if falls else [1, *(at for at in round_ones if at > 1)]
 
 
-def values_of(groups: Sequence[Group], quantity: str) -> list[float | None]:
-    """Every value of a quantity's training and validation curves, in all runs."""
-    curves = [run[f"{p}_{quantity}"] for g in groups for run in g["runs"] for p in ("train", "val")]
+def values_of(
+    groups: Sequence[Group], quantity: str, parts: Sequence[str] = ("train", "val")
+) -> list[float | None]:
+    """Every value of a quantity's curves, in all runs."""
+    curves = [run[f"{part}_{quantity}"] for g in groups for run in g["runs"] for part in parts]
     return [value for curve in curves for value in curve]
 
 
@@ -239,9 +232,10 @@ def share_scale(panels: Iterable[Axes], quantity: str, values: Iterable[float | 
             axes.text(0.99, 0.99, f"cut: up to {words} nats", bbox=box, **place)
 
 
-def mark_guessing(line: Callable[..., Line2D], value: float) -> Line2D:
-    """Mark, by axhline or axvline, what guessing reaches."""
-    return line(value, color="black", linestyle="-.", linewidth=1, label="guessing", zorder=0)
+def mark_guessing(line: Callable[..., Line2D], quantity: str) -> None:
+    """Mark, by axhline or axvline, what guessing among ten classes reaches."""
+    value = {"loss": math.log(10), "accuracy": 10}[quantity]  # in the units of the axes
+    line(value, color="black", linestyle="-.", linewidth=1, label="guessing", zorder=0)
 
 
 def dots(
@@ -271,6 +265,13 @@ def dots(
     axes.set(xlabel=f"{label}: {drawn}", ylim=(len(rows) - 0.4, -0.6))
     if percent:
         axes.set_xlim(max(0, axes.get_xlim()[0]), min(100, axes.get_xlim()[1]))
+
+
+def share_limits(panels: Sequence[Axes]) -> None:
+    """Give panels one x axis, as wide as the widest."""
+    low, high = zip(*(axes.get_xlim() for axes in panels), strict=True)
+    for axes in panels:
+        axes.set_xlim(min(low), max(high))
 
 
 def counted(group: Group) -> str:

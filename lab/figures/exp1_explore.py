@@ -5,7 +5,7 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from lab.figures import canvas, sweep
-from lab.figures.canvas import AXIS_LABELS, GUESSING, PALETTE, TRAINING_COLOUR, Figures, Summary
+from lab.figures.canvas import AXIS_LABELS, PALETTE, TRAINING_COLOUR, Figures, Summary
 from lab.summary import spread
 
 
@@ -34,7 +34,7 @@ def extremes(summary: Summary) -> Figure:
     words = "extremes of the learning rate"
     figure, panels = sweep.side_by_side(summary, words, titles, list(AXIS_LABELS), row=3.1)
     for at, axes in enumerate(panels):
-        canvas.mark_guessing(axes.axhline, list(GUESSING.values())[at // len(titles)])
+        canvas.mark_guessing(axes.axhline, list(AXIS_LABELS)[at // len(titles)])
     canvas.legend(figure, panels[0], canvas.one_seed())
     return figure
 
@@ -58,7 +58,7 @@ def accuracy_by_rate(summary: Summary) -> Figure:
         axes.plot(rates, means, **style)
         for rate, values in zip(rates, ends, strict=True):
             axes.plot([rate] * len(values), values, "o", color=colour, alpha=0.4, markersize=5)
-    canvas.mark_guessing(axes.axhline, GUESSING["accuracy"])
+    canvas.mark_guessing(axes.axhline, "accuracy")
     lost = {rate: g for rate, g in zip(rates, groups, strict=True) if g["diverged"]}
     if lost:
         place = {"transform": axes.get_xaxis_transform()}

@@ -44,7 +44,7 @@ def with_and_without(summary: Summary) -> Figure:
     titles = {one["label"]: other for one, other in twins(summary)}
     words = "validation with and without the last batch"
     figure, panels = sweep.side_by_side(summary, words, titles, ["accuracy"], 2.9, draw)
-    values = [v for g in summary["groups"] for run in g["runs"] for v in run["val_accuracy"]]
+    values = canvas.values_of(summary["groups"], "accuracy", ["val"])
     canvas.share_scale(panels, "accuracy", values)
     canvas.legend(figure, panels[0], canvas.one_seed())
     return figure
@@ -60,29 +60,23 @@ def rankings(summary: Summary) -> Figure:
     words = "rankings, and roughness: seeds, mean, 95% interval"
     shape = {"panels": 3, "columns": 3, "row": 0.9 + 0.6 * len(pairs), "note": note}
     figure, panels = canvas.blank(summary, words, summary["groups"], **shape)
-    for axes, side in zip(panels, (0, 1), strict=False):
+    for side, axes in enumerate(panels[:2]):
         groups = [pair[side] for pair in pairs]
         order = sorted(groups, key=lambda group: -(group["test_accuracy"]["mean"] or 0))
         rows = []
-        for at, group in enumerate(groups):
-            rank = f"({order.index(group) + 1})"
-            name = f"{rank} {results.name_of(pairs[at][0])}" if side == 0 else rank
-            values = [run["test_accuracy"] for run in group["runs"]]
-            rows.append((name, values, group["test_accuracy"], look[group["label"]]))
+        for group in groups:
+            name = "" if side else f" {results.name_of(group)}"
+            row = results.row(group, "test_accuracy", look, f"({order.index(group) + 1}){name}")
+            rows.append(row)
         canvas.dots(axes, rows, "test accuracy (%)", percent=True)
         axes.set_title(("with the last batch", "without the last batch")[side])
-    limits = [axes.get_xlim() for axes in panels[:2]]
-    for axes in panels[:2]:
-        axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
-    rows = [
-        ("", map(roughness, group["runs"]), summary["roughness"][group["label"]], look[label])
-        for pair in pairs
-        for group in pair
-        for label in [group["label"]]
-    ]
+    canvas.share_limits(panels[:2])
+    rows = []
+    for group in (group for pair in pairs for group in pair):
+        spread, values = summary["roughness"][group["label"]], map(roughness, group["runs"])
+        rows.append(("", values, spread, look[group["label"]]))
     canvas.dots(panels[2], rows, "points", below=0.0)
-    panels[2].set_title("roughness (open: without)")
+    panels[2].set(title="roughness (open: without)", xlim=(0, None))
     for axes in panels:
         axes.set_xlabel(axes.get_xlabel().split(":")[0])
-    panels[2].set_xlim(left=0)
     return figure

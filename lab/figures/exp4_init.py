@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 
 from matplotlib.figure import Figure
 
 from lab.figures import canvas, results, sweep
-from lab.figures.canvas import GUESSING, Figures, Group, Summary
+from lab.figures.canvas import AXIS_LABELS, Figures, Group, Summary
 
 KINDS = {"weight": "weights", "bias": "biases"}
 
@@ -29,7 +30,7 @@ def early(summary: Summary) -> Figure:
     last = min(summary["settings"]["EARLY_EPOCHS"], len(groups[0]["mean"]["train_loss"]))
     words = f"training in epochs 1 to {last}"
     figure, panels = canvas.blank(summary, words, groups, 2, 2, row=4, curves=True)
-    for axes, (quantity, guessing) in zip(panels, GUESSING.items(), strict=True):
+    for axes, quantity in zip(panels, AXIS_LABELS, strict=True):
         name = f"train_{quantity}"
         for place, group in enumerate(groups):
             style = sweep.mean_style(look[group["label"]], last)
@@ -39,9 +40,9 @@ def early(summary: Summary) -> Figure:
             style["label"] = f"{group['label']}, {canvas.counted(group)}"
             canvas.seeds_and_mean(axes, group, name, last, **style)
         canvas.label_epochs(axes, quantity, groups, last)
-        values = [value for g in groups for run in g["runs"] for value in run[name][:last]]
-        canvas.share_scale([axes], quantity, values)
-        canvas.mark_guessing(axes.axhline, guessing)
+        curves = [run[name][:last] for group in groups for run in group["runs"]]
+        canvas.share_scale([axes], quantity, chain(*curves))
+        canvas.mark_guessing(axes.axhline, quantity)
     canvas.legend(figure, panels[0])
     return figure
 

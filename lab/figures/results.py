@@ -8,10 +8,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lab.figures import canvas
-from lab.figures.canvas import GUESSING, PALETTE, Group, Summary
+from lab.figures.canvas import PALETTE, Group, Summary
 from lab.summary import common, generalisation_gap, in_words
 
 FINAL = "Gap: training minus validation accuracy, both measured with the final weights"
+QUANTITIES = {"test_accuracy": "test accuracy (%)", "gap": "gap (points)"}
 GLANCE_POINTS = 25  # percentage points; what is further below the median is told, not drawn
 
 
@@ -20,32 +21,23 @@ def results(summary: Summary, groups: Sequence[Group], guessing: bool = False) -
 
     guessing says that the accuracy of guessing is marked.
     """
-    words, row = "test accuracy and generalisation gap by setting", 0.8 + 0.55 * len(groups)
-    figure, panels = canvas.blank(summary, words, groups, 2, 2, row=row, note=FINAL)
-    look = canvas.styles(summary)
-    for axes, (quantity, label) in zip(
-        panels,
-        {
-            "test_accuracy": "test accuracy (%)",
-            "gap": "gap (points)",
-        }.items(),
-        strict=True,
-    ):
-        rows = [
-            (
-                name_of(group, summary["best"]),
-                [at_the_end(run, quantity) for run in group["runs"]],
-                group[quantity],
-                look[group["label"]],
-            )
-            for group in groups
-        ]
-        canvas.dots(axes, rows, label, percent=quantity == "test_accuracy")
+    words, height = "test accuracy and generalisation gap by setting", 0.8 + 0.55 * len(groups)
+    figure, panels = canvas.blank(summary, words, groups, 2, 2, row=height, note=FINAL)
+    look, names = canvas.styles(summary), [name_of(group, summary["best"]) for group in groups]
+    for axes, quantity in zip(panels, QUANTITIES, strict=True):
+        rows = [row(g, quantity, look, name) for g, name in zip(groups, names, strict=True)]
+        canvas.dots(axes, rows, QUANTITIES[quantity], percent=quantity == "test_accuracy")
     panels[1].tick_params(labelleft=False)
     if guessing:
-        canvas.mark_guessing(panels[0].axvline, GUESSING["accuracy"])
+        canvas.mark_guessing(panels[0].axvline, "accuracy")
         canvas.legend(figure, panels[0])
     return figure
+
+
+def row(group: Group, quantity: str, look: dict[str, canvas.Style], name: str) -> canvas.Row:
+    """A setting's row of dots, of its "test_accuracy" or "gap"."""
+    values = [at_the_end(run, quantity) for run in group["runs"]]
+    return name, values, group[quantity], look[group["label"]]
 
 
 def at_the_end(run: dict[str, Any], quantity: str) -> float | None:
@@ -132,7 +124,7 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     heights = [sum(map(len, blocks[:at])) for at in range(len(blocks) + 1)]
     cut = min(range(len(blocks) + 1), key=lambda at: abs(2 * heights[at] - heights[-1]))
     columns = [list(chain(*part)) for part in (blocks[:cut], blocks[cut:]) if part]
-    groups = [group for summary in summaries for group in summary["groups"]]
+    groups = [group for summary in summaries for group in ranked(summary)]
     most, note = max(map(len, columns)), "Squares: the best of an experiment by validation accuracy"
     shape = {"panels": len(columns), "columns": len(columns), "row": 0.7 + 0.2 * most, "note": note}
     words = "test accuracy of every setting, mean and 95% interval"
@@ -141,26 +133,30 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     left = max(0, statistics.median(means) - GLANCE_POINTS) if means else 0
     for axes, rows in zip(panels, columns, strict=True):
         canvas.dots(axes, rows, "test accuracy (%)", percent=True, below=0.0)
-        for at, (name, (_, seeds, spread, style)) in enumerate(
-            zip(axes.get_yticklabels(), rows, strict=True)
-        ):
-            name.set(fontsize=8.5, fontweight="normal" if seeds else "bold")
+        axes.set_ylim(most - 0.4, -0.6)
+        for at, (_, seeds, spread, style) in enumerate(rows):
+            weight = "normal" if seeds else "bold"
+            axes.get_yticklabels()[at].set(fontsize=8.5, fontweight=weight)
             if spread["mean"] is not None and 100 * spread["mean"] < left:
                 place = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
                 axes.text(0.01, at, f"◂ {100 * spread['mean']:.1f}", color=style[0], **place)
-        axes.set_ylim(most - 0.4, -0.6)
-    low = max(left, min(axes.get_xlim()[0] for axes in panels))
-    high = max(axes.get_xlim()[1] for axes in panels)
-    for axes in panels:
-        axes.set_xlim(low, high)
+    canvas.share_limits(panels)
+    if panels[0].get_xlim()[0] < left:
+        for axes in panels:
+            axes.set_xlim(left=left)
     return figure
 
 
 def block(summary: Summary) -> list[canvas.Row]:
     """The rows of an experiment among others: its title, then its settings."""
     rows = [(summary["title"], [], {"mean": None}, ("", "", ""))]
-    for group in summary["groups"]:
+    for group in ranked(summary):
         style = (*PALETTE[group["label"] == summary["best"]], "-")
-        seeds = [run["test_accuracy"] for run in group["runs"]]
-        rows.append((name_of(group).replace("\n", " "), seeds, group["test_accuracy"], style))
+        name = name_of(group).replace("\n", " ")
+        rows.append(row(group, "test_accuracy", {group["label"]: style}, name))
     return rows
+
+
+def ranked(summary: Summary) -> list[Group]:
+    """The settings but for those that validate on the few images that they train on."""
+    return [group for group in summary["groups"] if not group["settings"]["overfit_images"]]
