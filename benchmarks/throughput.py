@@ -15,17 +15,15 @@ import io
 import json
 import multiprocessing
 import os
-import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection, wait
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import matplotlib
@@ -83,7 +81,6 @@ class Stopwatch:
         self.work = 0
         self.started: float | None = None
         self.rate = 0.0  # work a second
-        self.bytes_before = 0  # of GPU memory that do not grow with the number of runs
 
     def done(self, work: int) -> None:
         """Note a step's work, in images or FLOP. Raises TimeIsUp."""
@@ -151,9 +148,7 @@ def a_run(seed: int) -> Run:
 def resident(stopwatch: Stopwatch, folder: Path) -> Dataset:
     """The images, on the device that trains."""
     train.use_full_precision()
-    dataset = data.cifar10(folder).to(stopwatch.device)
-    stopwatch.bytes_before = torch.cuda.memory_allocated()
-    return dataset
+    return data.cifar10(folder).to(stopwatch.device)
 
 
 def one_run(stopwatch: Stopwatch, folder: Path) -> None:
@@ -305,66 +300,38 @@ def race(
     seconds: float,
     folder: Path,
     patience: float = PATIENCE_SECONDS,
-) -> tuple[float, int] | None:
-    """One turn: images (or FLOP) a second of all its processes, and GPU bytes for each run.
+) -> float | None:
+    """One turn: images (or FLOP) a second of all its processes; None where memory is too short.
 
-    None where the GPU has too little memory. Raises UserError where a process fails or hangs.
+    Raises UserError where a process fails or hangs.
     """
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(contestant.processes)
-    waiting: dict[Connection, Any] = {}
-    workers, answers = [], []
-    deadline = time.monotonic() + patience + 2 * seconds
+    context, count = multiprocessing.get_context("spawn"), contestant.processes
+    pool = ProcessPoolExecutor(count, context)
     try:
-        for _ in range(contestant.processes):
-            receiver, sender = context.Pipe(duplex=False)
-            arguments = (contestant.loop, device, seconds, folder, barrier, sender)
-            worker = context.Process(target=_work, args=arguments)
-            worker.start()
-            workers.append(worker)
-            sender.close()
-            waiting[receiver] = worker
-        while waiting:
-            ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise UserError(f"{contestant.label}: nothing heard for {patience:.0f} s")
-            for pipe in ready:
-                try:
-                    answer = pipe.recv()
-                except EOFError:
-                    raise UserError(f"{contestant.label}: one of its processes failed") from None
-                if answer is None:
-                    return None
-                answers.append(answer)
-                del waiting[pipe]
-        for worker in workers:
-            worker.join(patience)  # its loading processes end with it
+        barrier = context.Manager().Barrier(count)
+        turn = (contestant.loop, Stopwatch(device, seconds, barrier), folder)
+        futures = [pool.submit(_work, *turn) for _ in range(count)]
+        done, waiting = wait(futures, patience + 2 * seconds, FIRST_EXCEPTION)
+        if failed := [error for future in done if (error := future.exception())]:
+            raise UserError(f"{contestant.label}: one of its processes failed: {failed[0]}")
+        if waiting:
+            raise UserError(f"{contestant.label}: nothing heard for {patience:.0f} s")
     finally:
-        for worker in workers:
-            worker.kill()
-            worker.join()
-    rates, peaks = zip(*answers, strict=True)
-    return sum(rates), max(peaks) // contestant.runs
+        for process in multiprocessing.active_children():
+            process.kill()
+        pool.shutdown()
+    rates = [future.result() for future in futures]
+    return None if None in rates else sum(rates)
 
 
-def _work(
-    loop: Loop,
-    device: torch.device,
-    seconds: float,
-    folder: Path,
-    barrier: Barrier,
-    pipe: Connection,
-) -> None:
-    """A process of a contestant."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
-    stopwatch = Stopwatch(device, seconds, barrier)
+def _work(loop: Loop, stopwatch: Stopwatch, folder: Path) -> float | None:
+    """A process of a contestant: its rate, or None where there is too little memory."""
     try:
         loop(stopwatch, folder)
     except TimeIsUp:
-        used = torch.cuda.max_memory_allocated() - stopwatch.bytes_before
-        pipe.send((stopwatch.rate, max(0, used)))
+        return stopwatch.rate
     except torch.OutOfMemoryError:
-        pipe.send(None)
+        return None
 
 
 def flop_an_image() -> int:
@@ -387,18 +354,16 @@ def measure(device: torch.device, seconds: float, turns: int) -> Result:
     load_average = os.getloadavg()[0]  # of the minute before
     entered = contestants(device)
     rates: dict[str, list[float]] = {}
-    memory: dict[str, int] = {}
     for turn in range(1, 1 + turns):
         for contestant in entered:
             label = contestant.label
-            outcome = race(contestant, device, seconds, folder)
-            if outcome is None:
+            rate = race(contestant, device, seconds, folder)
+            if rate is None:
                 print(f"turn {turn} of {turns}: {label}: too little GPU memory")
                 continue
-            rates.setdefault(label, []).append(outcome[0])
-            memory[label] = outcome[1]
+            rates.setdefault(label, []).append(rate)
             unit = "FLOP" if label == LARGE_PRODUCTS else "images"
-            print(f"turn {turn} of {turns}: {label}: {outcome[0]:,.0f} {unit}/s", flush=True)
+            print(f"turn {turn} of {turns}: {label}: {rate:,.0f} {unit}/s", flush=True)
     about = provenance.environment(device.type) | {
         "type": device.type,
         "cores": len(sweep.worker_devices("cpu", sys.maxsize)),
@@ -407,12 +372,10 @@ def measure(device: torch.device, seconds: float, turns: int) -> Result:
         "seconds": seconds,
         "turns": turns,
     }
-    return about | summarise(entered, rates, memory if device.type == "cuda" else {})
+    return about | summarise(entered, rates)
 
 
-def summarise(
-    entered: Sequence[Contestant], rates: dict[str, list[float]], memory: dict[str, int]
-) -> Result:
+def summarise(entered: Sequence[Contestant], rates: dict[str, list[float]]) -> Result:
     """What was measured, and what follows from it; a contestant without rates is left out."""
     flop, product = flop_an_image(), spread(rates[LARGE_PRODUCTS])
     plain = statistics.median(rates[FIRST_PLAIN])
@@ -431,8 +394,6 @@ def summarise(
             "fraction_of_large_products": images["median"] * flop / product["median"],
             "seconds_a_step": step / images["median"],
         }
-        if contestant.label in memory:
-            row["bytes_a_run"] = memory[contestant.label]
         rows.append(row)
     return {"flop_an_image": flop, "large_products_flop_a_second": product, "contestants": rows}
 
@@ -455,9 +416,8 @@ def report(result: Result) -> str:
             "× plain loop": f"{row['times_the_plain_loop']:.1f}",
             "% of large products": f"{100 * row['fraction_of_large_products']:.1f}",
         }
-        if "bytes_a_run" in row:
+        if result["type"] == "cuda":
             cells["ms a step"] = f"{1e3 * row['seconds_a_step']:.2f}"
-            cells["MiB a run"] = f"{row['bytes_a_run'] / 2**20:.1f}"
         rows.append(cells)
     table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     load, cores = result["load_average_before"], result["cores"]
@@ -526,14 +486,11 @@ def main() -> None:
         "--seconds", type=float, default=SECONDS, help=f"of every turn (default: {SECONDS:g})"
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         device = torch.device(sweep.worker_devices(options.device, 1)[0])
         result = measure(device, options.seconds, TURNS)
     except UserError as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("stopped: nothing is written")
     print(f"\n{report(result)}\n")
     for path in save(result, Path(__file__).parent):
         print(f"written  {path}")

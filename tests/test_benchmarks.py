@@ -1,23 +1,23 @@
 """The benchmark of throughput: what it counts, what it makes of it, and that it never hangs."""
 
+import json
 import multiprocessing
 import time
 from functools import partial
+from pathlib import Path
 from threading import Barrier
 
 import pytest
 import torch
-from conftest import ROOT, cifar10_root
 from torch.utils.flop_counter import FlopCounterMode
 
-import download
 import models
 from benchmarks import throughput
 from benchmarks.throughput import LARGE_PRODUCTS, Contestant, Stopwatch, TimeIsUp
-from errors import UserError
+from data import UserError
+from train import Training
 
 CPU = torch.device("cpu")
-FOLDER = cifar10_root() / download.FOLDER
 
 
 class Tally(Stopwatch):
@@ -36,10 +36,10 @@ def test_flop_are_those_of_the_layers():
     assert throughput.flop_an_image() == 2 * (2 * conv1 + 3 * (conv2 + conv3 + dense))
 
 
-def test_large_products_count_what_they_do():
+def test_large_products_count_what_they_do(tmp_path):
     tally = Tally(CPU, 0.0, Barrier(1))
     with FlopCounterMode(display=False) as counter, pytest.raises(TimeIsUp):
-        throughput.large_products(tally, FOLDER)
+        throughput.large_products(tally, tmp_path)
     assert sum(tally.work) == counter.get_total_flops()
 
 
@@ -72,26 +72,27 @@ def test_the_warm_up_does_not_count(monkeypatch):
         (partial(throughput.runs_together, runs=2), 2),
     ],
 )
-def test_every_contestant_trains_on_what_it_counts(loop, runs, cifar10, monkeypatch):
-    networks = []
+def test_every_contestant_trains_on_what_it_counts(loop, runs, cifar10, tmp_path, monkeypatch):
+    networks, before = [], []
 
-    def keep(make):
-        def kept(*arguments):
-            made = make(*arguments)
-            networks.extend([t.network for t in made] if isinstance(made, list) else [made])
-            before.extend(
-                [p.detach().clone() for p in network.parameters()] for network in networks
-            )
-            return made
+    def keep(network):
+        networks.append(network)
+        before.append([p.detach().clone() for p in network.parameters()])
+        return network
 
-        return kept
+    plain_network, init = throughput.plain_network, Training.__init__
 
-    before = []
-    monkeypatch.setattr(throughput, "plain_network", keep(throughput.plain_network))
-    monkeypatch.setattr(throughput, "begin", keep(throughput.begin))
+    def keep_training(self, *arguments):
+        init(self, *arguments)
+        keep(self.network)
+
+    monkeypatch.setattr(Training, "__init__", keep_training)
+    monkeypatch.setattr(throughput, "plain_network", lambda: keep(plain_network()))
+    monkeypatch.setattr("data.cifar10", lambda folder: cifar10)
     stopwatch = Stopwatch(CPU, 0.0, Barrier(1))
+    folder = throughput.download.data_folder() if runs == 1 else tmp_path
     with pytest.raises(TimeIsUp):
-        loop(stopwatch, FOLDER)
+        loop(stopwatch, folder)
     assert stopwatch.work == throughput.STEPS_BETWEEN_LOOKS * 64 * runs
     assert len(networks) == runs
     for network, initial in zip(networks, before, strict=True):
@@ -100,17 +101,32 @@ def test_every_contestant_trains_on_what_it_counts(loop, runs, cifar10, monkeypa
             assert not torch.equal(weights, old)
 
 
-def test_one_run_counts_the_short_batch_and_the_next_epoch(cifar10, monkeypatch):
-    def begin_with_few_images(*arguments):
-        (training,) = begin(*arguments)
-        training.train_indices = training.train_indices[:136]
-        return [training]
+def test_ordinary_steps_are_those_of_the_plain_loop(digits):
+    """What one CUDA graph holds; the graph itself needs a GPU."""
+    trainings = [Training(throughput.a_run(1), digits) for _ in range(2)]
+    order, position = trainings[0].train_indices, torch.tensor(0)
+    optimizer = torch.optim.SGD(trainings[1].network.parameters(), lr=throughput.LEARNING_RATE)
+    for step in range(2):
+        throughput.ordinary_step(trainings[0], order, position)
+        position += 64
+        batch = order[64 * step : 64 * (step + 1)]
+        images = throughput.data.normalise(digits.images[batch])
+        loss = torch.nn.functional.cross_entropy(trainings[1].network(images), digits.labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found, expected = (training.network.state_dict() for training in trainings)
+    for name in expected:
+        assert torch.allclose(found[name], expected[name]), name
 
-    begin = throughput.begin
-    monkeypatch.setattr(throughput, "begin", begin_with_few_images)
+
+def test_one_run_counts_the_short_batch_and_the_next_epoch(digits, tmp_path, monkeypatch):
+    few = throughput.Run(**(vars(throughput.a_run(1)) | {"overfit_images": 136}))
+    monkeypatch.setattr(throughput, "a_run", lambda seed: few)
+    monkeypatch.setattr("data.cifar10", lambda folder: digits)
     tally = Tally(CPU, 0.0, Barrier(1))
     with pytest.raises(TimeIsUp):
-        throughput.one_run(tally, FOLDER)
+        throughput.one_run(tally, tmp_path)
     assert tally.work == [64, 64, 8, 64, 64]
 
 
@@ -134,12 +150,13 @@ def too_large(stopwatch, folder):
 
 def test_processes_of_a_contestant_run_at_once_and_add_up(tmp_path):
     contestant = Contestant("two", seven_a_second, processes=2)
-    assert throughput.race(contestant, CPU, 0.1, tmp_path) == (14.0, 0)
+    assert throughput.race(contestant, CPU, 0.1, tmp_path) == 14.0
     assert not multiprocessing.active_children()
 
 
 def test_a_process_that_fails_ends_the_others(tmp_path):
-    with pytest.raises(UserError, match=r"^two: one of its processes failed$"):
+    said = r"^two: one of its processes failed: as a test wants it$"
+    with pytest.raises(UserError, match=said):
         throughput.race(Contestant("two", fail_in_one_process, 2), CPU, 0.1, tmp_path)
     assert not multiprocessing.active_children()
 
@@ -147,7 +164,7 @@ def test_a_process_that_fails_ends_the_others(tmp_path):
 def test_a_process_that_hangs_is_given_up(tmp_path):
     (tmp_path / "first").touch()  # so that none fails
     with pytest.raises(UserError, match=r"^slow: nothing heard for 1 s$"):
-        throughput.race(Contestant("slow", fail_in_one_process, 2), CPU, 0.1, tmp_path, 1.0)
+        throughput.race(Contestant("slow", fail_in_one_process, 3), CPU, 0.1, tmp_path, 1.0)
     assert not multiprocessing.active_children()
 
 
@@ -155,19 +172,10 @@ def test_too_little_memory_is_no_failure(tmp_path):
     assert throughput.race(Contestant("large", too_large), CPU, 0.1, tmp_path) is None
 
 
-def test_start_up_is_seen_and_leaves_nothing_behind(cifar10):
-    def results():
-        return sorted((ROOT / "results").rglob("*"))
-
-    before = results()
-    assert 0.5 < throughput.start_up_seconds(CPU) < throughput.PATIENCE_SECONDS
-    assert results() == before
-
-
-def test_a_start_that_fails_says_why(tmp_path, monkeypatch):
-    monkeypatch.setenv("CIFAR10_DIR", str(tmp_path))
-    with pytest.raises(UserError, match=r"no first step after .*: CIFAR10_DIR=.*there is no"):
-        throughput.start_up_seconds(CPU)
+def test_on_a_gpu_both_engines_take_part():
+    labels = [contestant.label for contestant in throughput.contestants(torch.device("cuda"))]
+    for n in ("1 run", "5 runs", "25 runs", "100 runs", "250 runs"):
+        assert {f"engine, {n}", f"one graph, {n}"} <= set(labels)
 
 
 @pytest.fixture
@@ -176,20 +184,19 @@ def result() -> dict:
     entered = [
         Contestant("plain loop", print),
         Contestant("5 plain loops at once", print, processes=5),
-        Contestant("engine.py, 25 runs", print, runs=25),
-        Contestant("engine.py, 100 runs", print, runs=100),
+        Contestant("engine, 25 runs", print, runs=25),
+        Contestant("engine, 100 runs", print, runs=100),
         Contestant(LARGE_PRODUCTS, print),
     ]
     rates = {
         "plain loop": [2_000.0, 1_000.0, 6_000.0],
         "5 plain loops at once": [3_200.0, 3_200.0, 3_200.0],
-        "engine.py, 25 runs": [64_000.0, 16_000.0, 32_000.0],
+        "engine, 25 runs": [64_000.0, 16_000.0, 32_000.0],
         LARGE_PRODUCTS: [4e12, 2e12, 1e12],
     }
-    memory = {"plain loop": 2**20, "5 plain loops at once": 2**21, "engine.py, 25 runs": 3 * 2**20}
     about = {"device": "a GPU", "type": "cuda", "torch": "2.10", "cores": 4, "date": "2026-01-02"}
     about |= {"seconds": 20.0, "turns": 3, "load_average_before": 1.9}
-    return about | throughput.summarise(entered, rates, memory, [4.0, 9.0, 5.0])
+    return about | throughput.summarise(entered, rates)
 
 
 def test_a_summary_is_medians_ranges_and_ratios(result):
@@ -203,28 +210,31 @@ def test_a_summary_is_medians_ranges_and_ratios(result):
     assert [row["times_the_plain_loop"] for row in (plain, five, together)] == [1.0, 1.6, 16.0]
     assert [row["seconds_a_step"] for row in (plain, five, together)] == [0.032, 0.1, 0.05]
     assert together["fraction_of_large_products"] == 32_000 * 16_322_304 / 2e12
-    assert together["bytes_a_run"] == 3 * 2**20
-    assert result["start_up_seconds"]["median"] == 5.0
 
 
 def test_the_report_says_it_in_words(result):
     lines = throughput.report(result).splitlines()
     cells = [cell.strip() for cell in lines[4].split("|")[1:-1]]
-    assert cells == [
-        "engine.py, 25 runs", "32,000", "16,000–64,000", "16.0", "26.1", "50.00", "3.0",
-    ]  # fmt: skip
-    for words in ("3 turns of 20 s", "a GPU, 4 cores", "16.3 MFLOP", "2,000 GFLOP/s", "5.0 s"):
+    assert cells == ["engine, 25 runs", "32,000", "16,000–64,000", "16.0", "26.1", "50.00"]
+    for words in ("3 turns of 20 s", "a GPU, 4 cores", "16.3 MFLOP", "2,000 GFLOP/s"):
         assert words in lines[-1]
     assert "was busy" not in lines[-1]
     assert "was busy" in throughput.report(result | {"load_average_before": 2.1})
 
 
-def test_the_figure_shows_medians(result):
-    bars, rates, steps = throughput.figure(result).axes
+def test_the_figure_and_the_file_show_medians(result, tmp_path):
+    (bars,) = throughput.figure(result).axes
     assert [bar.get_width() for bar in bars.patches] == [2_000.0, 3_200.0, 32_000.0]
-    assert [label.get_text() for label in bars.get_yticklabels()][2] == "engine.py, 25 runs"
+    assert [label.get_text() for label in bars.get_yticklabels()][2] == "engine, 25 runs"
     assert "32,000  (16.0×)" in [text.get_text() for text in bars.texts]
-    assert rates.lines[0].get_xydata().tolist() == [[25, 0.032]]
-    assert steps.lines[0].get_xydata().tolist() == [[25, 50.0]]
-    result["contestants"] = result["contestants"][:2]
-    assert len(throughput.figure(result).axes) == 1
+    data, drawing = throughput.save(result, tmp_path)
+    assert json.loads(data.read_text()) == result
+    assert drawing.read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_says_how_it_is_used(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["throughput", "--help"])
+    with pytest.raises(SystemExit):
+        throughput.main()
+    assert "python -m benchmarks.throughput" in capsys.readouterr().out
+    assert Path(throughput.__file__).parent.name == "benchmarks"
