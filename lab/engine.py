@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +29,7 @@ from train import Run, UserError, use_full_precision
 
 CAPTURED, UNCAPTURED, ALONE = WAYS = ("captured", "uncaptured", "alone")
 INSTEAD = {UNCAPTURED: "training without CUDA graphs", ALONE: "training one run at a time"}
-MOST_AT_ONCE = 256  # runs; beyond about 520, places in the largest tensors no longer fit 32 bits
+MOST_AT_ONCE = 256  # runs of the study: of twice as many, the largest tensors outgrow 32 bits
 CHECKPOINT_SHARE = 0.02  # of the time, at most, that training waits for checkpoints
 TIMED_STEPS = 5
 
@@ -62,11 +63,7 @@ class ReplaceWorker(Exception):
 
 
 def train(
-    runs: Sequence[Run],
-    datasets: dict[str, Dataset],
-    store: Store,
-    reporter: Any,
-    mode: Mode = Mode(),  # noqa: B008
+    runs: Sequence[Run], datasets: dict[str, Dataset], store: Store, reporter: Any, mode: Mode
 ) -> list[Run]:
     """Train runs on the device that holds the datasets, all of one architecture together.
 
@@ -88,7 +85,7 @@ def train(
     waiting = [
         (part, mode.way, resumed)
         for (_, resumed), group in groups.items()
-        for part in parts(group, mode.at_most)
+        for part in parts(group, min(mode.at_most, capacity(group[0])))
     ]
     while waiting:
         group, way, resumed = waiting.pop(0)
@@ -122,7 +119,7 @@ def train(
             waiting[:0] = [
                 (part, way, resumed) for part in (group[: size // 2], group[size // 2 :])
             ]
-        # out of the handlers, which keep alive what had been allocated
+        # after the handlers, which keep alive what had been allocated
         gc.collect()
         torch.cuda.empty_cache()
     return alone
@@ -140,6 +137,12 @@ def parts(group: list[Run], at_most: int) -> list[list[Run]]:
     """The group in as few parts as can be, none above at_most, all of about one size."""
     count = math.ceil(len(group) / at_most)
     return [group[len(group) * i // count : len(group) * (i + 1) // count] for i in range(count)]
+
+
+def capacity(run: Run) -> int:
+    """How many such runs train together at most: fewer in large batches and of wide networks."""
+    images = max(run.batch_size, EVALUATION_BATCH)
+    return max(1, MOST_AT_ONCE * EVALUATION_BATCH * 16 // (images * run.width))
 
 
 def first_line(error: Exception) -> str:
@@ -225,10 +228,8 @@ def prove(together: Together, resumed: bool) -> None:
             before = copies(state)
             for size in {*batches, min(FEW, *batches)}:
                 starts = range(0, sum(batches) - size + 1, size)[:TRIES]
-                found = [disagreement(together, size, starts[0])]
-                while found[-1] and len(found) < len(starts):
-                    found.append(disagreement(together, size, starts[len(found)]))
-                if found[-1]:
+                found = [*takewhile(bool, (disagreement(together, size, at) for at in starts))]
+                if len(found) == len(starts):
                     raise Refused(ALONE, f"the engine disagrees with the plain loop {found[-1]}")
             restore(state, before)
     except Exception as error:

@@ -98,7 +98,7 @@ class Together:
         self.batches = [min(size, images - first) for first in range(0, images, size)]
         # what an epoch is made of, (runs, images, ...), and how far into it the next step begins
         self.augmented = any(run.augmentation for run in self.runs)
-        self.drawing = threads.submit(self._draw, 0)
+        self.drawing = threads.submit(self._draw, [t.epoch for t in self.trainings])
         drawn = self.drawing.result()
         self.draws = [torch.empty_like(rows, device=self.device) for rows in drawn]
         self.position = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -118,13 +118,13 @@ class Together:
         pieces = zip(self.shapes.items(), flat.split(self.sizes, 1), strict=False)
         return {name: piece.view(len(flat), *shape) for (name, shape), piece in pieces}
 
-    def _draw(self, ahead: int) -> list[Tensor]:
-        """Every run's draws, stacked, for so many epochs after its next, on the CPU.
+    def _draw(self, epochs: list[int]) -> list[Tensor]:
+        """The draws of these epochs, one for each run, stacked, on the CPU.
 
         Only what some run uses: flips and shifts of 25 runs are 28 MB an epoch.
         """
-        n = len(self.train_indices)
-        drawn = [draw(t.run, t.epoch + ahead, n, t.noise_features) for t in self.trainings]
+        n, noise = len(self.train_indices), self.trainings[0].noise_features
+        drawn = [draw(run, epoch, n, noise) for run, epoch in zip(self.runs, epochs, strict=True)]
         used = list(zip(*drawn, strict=True))[: 4 if self.augmented else 2]
         return [torch.stack(rows) for rows in used]
 
@@ -146,7 +146,8 @@ class Together:
         """
         self.begin_epoch()
         if any(t.epoch + 1 < t.run.epochs for t in self.trainings):
-            self.drawing = self.threads.submit(self._draw, 1)  # while the steps are launched
+            next_epochs = [t.epoch + 1 for t in self.trainings]
+            self.drawing = self.threads.submit(self._draw, next_epochs)  # while the GPU is busy
         for step, size in enumerate(self.batches):
             gradient = self.step(size)
             for row, recorder in enumerate(self.recorders):

@@ -88,7 +88,7 @@ def test_every_contestant_trains_on_what_it_counts(loop, runs, cifar10, tmp_path
 
     monkeypatch.setattr(Training, "__init__", keep_training)
     monkeypatch.setattr(throughput, "plain_network", lambda: keep(plain_network()))
-    monkeypatch.setattr("data.cifar10", lambda folder: cifar10)
+    monkeypatch.setattr(throughput, "resident", lambda *_: cifar10)
     stopwatch = Stopwatch(CPU, 0.0, Barrier(1))
     folder = throughput.download.data_folder() if runs == 1 else tmp_path
     with pytest.raises(TimeIsUp):
@@ -123,7 +123,7 @@ def test_ordinary_steps_are_those_of_the_plain_loop(digits):
 def test_one_run_counts_the_short_batch_and_the_next_epoch(digits, tmp_path, monkeypatch):
     few = throughput.Run(**(vars(throughput.a_run(1)) | {"overfit_images": 136}))
     monkeypatch.setattr(throughput, "a_run", lambda seed: few)
-    monkeypatch.setattr("data.cifar10", lambda folder: digits)
+    monkeypatch.setattr(throughput, "resident", lambda *_: digits)
     tally = Tally(CPU, 0.0, Barrier(1))
     with pytest.raises(TimeIsUp):
         throughput.one_run(tally, tmp_path)

@@ -14,7 +14,7 @@ import torch
 from lab import provenance
 
 TRAIN, DATA, MODELS = "train.py", "data.py", "models.py"
-GRADIENTS, ENGINE = "lab/gradients.py", "lab/engine.py"
+GRADIENTS, ENGINE = "lab/gradients.py", "lab/stacked.py"
 
 
 class Code:

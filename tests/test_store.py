@@ -321,6 +321,17 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
     assert os.listdir(path.parent) == ["file.json"]
 
 
+def test_a_file_is_replaced_and_never_overwritten(tmp_path):
+    """Whoever reads the old one at that moment reads all of it."""
+    path = tmp_path / "file.json"
+    write(path, b"first")
+    with path.open("rb") as reader:
+        write(path, b"second and longer")
+        assert reader.read() == b"first"
+    assert path.read_bytes() == b"second and longer"
+    assert os.listdir(tmp_path) == ["file.json"]
+
+
 def test_the_record_is_written_last(kept, monkeypatch):
     """A run that is killed between the two files is not finished."""
     store, run = kept
