@@ -105,7 +105,7 @@ def test_real_cifar10_by_the_command_line(project: Project, cifar10: data.Datase
     script = project.folder / "exp1_lr.py"
     text = script.read_text()
     assert 'split="standard",' in text
-    script.write_text(text.replace('split="standard",', 'split="standard", overfit_images=6_400,'))
+    script.write_text(text.replace('split="standard",', 'split="standard", overfit_images=640,'))
     done = project.run()
     assert done.returncode == 0, done.stderr
     assert "data     cifar10" in done.stdout

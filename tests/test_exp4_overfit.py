@@ -13,7 +13,7 @@ import exp4_overfit
 from lab import experiment, figures
 from train import Run
 
-SMALL = {"EPOCHS": 2, "SEEDS": [1, 2], "OVERFIT_STEPS": 40, "WEIGHT_DECAYS": [0.01]}
+SMALL = {"EPOCHS": 2, "SEEDS": [1], "OVERFIT_STEPS": 40, "WEIGHT_DECAYS": [0.01]}
 
 
 def test_first_runs_are_one_image_and_one_batch() -> None:
@@ -65,7 +65,7 @@ def rehearsal(rehearse: Callable[..., Rehearsal], rehearsal_of_1_1: Rehearsal) -
 def test_what_cannot_be_learned_is_said_before_the_others_are_trained(
     rehearsal: Rehearsal,
 ) -> None:
-    said = "**COULD NOT LEARN ONE BATCH**, from seeds 1 and 2"
+    said = "**COULD NOT LEARN ONE BATCH**, from seed 1"
     assert rehearsal.out.count(said) == 2  # and once more at the end
     lines = rehearsal.out.splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("runs  ")]
@@ -83,7 +83,7 @@ def test_steps_parameters_and_comparisons_are_told(
     image, batch, split = summary["learning"]
     assert image["could_not"] == []
     assert all(1 < steps < 40 for steps in image["steps"])
-    assert batch["could_not"] == [1, 2]
+    assert batch["could_not"] == [1]
     assert (batch["most_steps"], split["most_steps"]) == (40, 2 * 22)  # 1,350 images: 22 steps
     groups = {group["label"]: group for group in summary["groups"]}
     remedies = ["dropout=0.4", "weight decay=0.01", "augmentation", "width=8", "combined"]
@@ -99,7 +99,7 @@ def test_steps_parameters_and_comparisons_are_told(
     assert "22,778" in table
     theirs = files(rehearsal_of_1_1.root / "quick", "runs").keys()
     new = files(rehearsal.root / "quick", "runs").keys() - theirs
-    assert len([name for name in new if name.endswith(".json")]) == 2 * 7  # the baseline is 1.1's
+    assert len([name for name in new if name.endswith(".json")]) == 7  # the baseline is 1.1's
     page = (folder.parent / "README.md").read_text()
     for name in map(figures.file_name, figures.figures(summary)):
         assert (folder / name).exists()

@@ -15,7 +15,7 @@ from lab import experiment, figures
 from lab.experiment import Store
 from train import Run
 
-SMALL = {"EPOCHS": 2, "SEARCH_SEEDS": [11, 12, 13], "SEEDS": [1, 2, 3]}
+SMALL = {"EPOCHS": 1, "SEARCH_SEEDS": [11, 12, 13], "SEEDS": [1, 2, 3]}
 QUICK = {"GRID_SIDE": 2}
 
 

@@ -62,10 +62,5 @@ def draw_errors(record: dict[str, Any], name: str, folder: Path) -> list[Path]:
     label = name.split("_seed=")[0].replace("_", ", ")
     rehearsal = record["run"].get("dataset") == "digits"
     summary = summarise("errors", "errors: one run", {}, {label: [record]}, rehearsal=rehearsal)
-    (group,) = summary["groups"]
-    (run,) = group["runs"]
-    found = {
-        f"{name}_confusion": partial(mistakes.by_class, summary, group, run),
-        f"{name}_mistakes": partial(mistakes.mistakes, summary, group, run),
-    }
-    return save(found, folder)
+    by_class, wrong = mistakes.figures(summary).values()
+    return save({f"{name}_confusion": by_class, f"{name}_mistakes": wrong}, folder)

@@ -24,12 +24,19 @@ PALETTE = (
 LINES = ("-", "--", ":", "-.")  # of the first round of colours, the second, and so on
 TRAINING_COLOUR = "#7F7F7F"
 WARNING_COLOUR = "#B22222"  # of a rehearsal and of a failure
-FAINT = {"linewidth": 0.8, "alpha": 0.35}  # one seed
+FAINT = {"linewidth": 0.8, "alpha": 0.35}  # one seed's curve
+DOT = {"marker": "o", "linestyle": "none", "alpha": 0.4, "markersize": 5}  # one seed's number
+MARK = {"color": "black", "linewidth": 1, "zorder": 0}  # a line across a panel
 DIVERGED = {"marker": "x", "color": "black", "linestyle": "none", "markersize": 8}
-CAPTION_WIDTH = 160  # characters that fit below a figure
 STYLE = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
 STYLE |= {"grid.alpha": 0.25, "legend.frameon": False, "figure.dpi": 120}
-STYLE |= {"font.size": 11, "axes.titlesize": 11}
+STYLE |= {"font.size": 12, "axes.titlesize": 12, "figure.titlesize": 13}
+STYLE |= {"figure.titleweight": "bold", "legend.fontsize": 11}
+SMALL = 10  # points, of captions and of numbers in a panel: legible at half size
+CAPTION_WIDTH = 130  # characters that fit below a figure
+LEGEND_WIDTH = 112  # characters, with 7 for the sign of each entry
+BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # words across curves
+PARTS = ("train", "val")
 AXIS_LABELS = {"loss": "loss (nats)", "accuracy": "accuracy (%)"}
 DATA = {"cifar10": "CIFAR-10", "digits": "handwritten digits"}
 HIGHEST_LOSS = 8.0  # nats; more than three times that of guessing
@@ -60,13 +67,14 @@ def blank(
     """
     rows = -(-panels // columns)
     lines = [note, "; ".join(caption(summary, groups, curves))]
-    lines = [part for line in lines for part in textwrap.wrap(line, CAPTION_WIDTH)]
+    lines = [part for line in lines if line for part in wrapped(line)]
     figure = Figure(figsize=(10, 0.4 + row * rows), layout="constrained")
-    grow(figure, 0.1 + 0.16 * len(lines))
+    grow(figure, 0.1 + 0.18 * len(lines))
     rehearsal = "REHEARSAL " if summary["rehearsal"] else ""
-    figure.suptitle(f"{rehearsal}{summary['title']}: {words}", fontweight="bold", fontsize=12)
+    figure.suptitle(f"{rehearsal}{summary['title']}: {words}")
     colour = WARNING_COLOUR if summary["rehearsal"] else "black"
-    text = figure.supxlabel("\n".join(lines), fontsize=8.5, color=colour, y=0.005, va="bottom")
+    style = {"fontsize": SMALL, "color": colour, "y": 0.005, "va": "bottom"}
+    text = figure.supxlabel("\n".join(lines), **style)
     text.set_in_layout(False)  # the layout leaves room for it
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[panels:]:
@@ -83,6 +91,12 @@ def grow(figure: Figure, inches: float) -> float:
     return below
 
 
+def wrapped(line: str) -> list[str]:
+    """A caption's line in as few lines as fit below a figure, all about as long."""
+    few = -(-len(line) // CAPTION_WIDTH)
+    return textwrap.wrap(line, min(CAPTION_WIDTH, len(line) // few + 8))
+
+
 def caption(summary: Summary, groups: Sequence[Group], curves: bool) -> list[str]:
     """What the data of a figure are, in phrases."""
     found = ["a rehearsal, not a finding"] if summary["rehearsal"] else []
@@ -96,8 +110,9 @@ def caption(summary: Summary, groups: Sequence[Group], curves: bool) -> list[str
         found.append(f"{in_words(epochs)} epoch{'' if epochs == 1 else 's'}")
     if curves:
         found.append("training is measured on each batch as it is trained on")
-        if any(g["settings"]["dropout_rate"] or g["settings"]["augmentation"] for g in groups):
-            found[-1] += ", with a setting's own dropout and augmentation"
+        fields = {"dropout": "dropout_rate", "augmentation": "augmentation"}
+        own = [word for word, field in fields.items() if any(g["settings"][field] for g in groups)]
+        found[-1] += f", with a setting's own {in_words(own)}" if own else ""
     return found + ([in_words(summary["environment"]["device"])] if groups else [])
 
 
@@ -129,17 +144,19 @@ def legend(figure: Figure, axes: Axes, *others: Artist) -> None:
     """A legend of what a panel shows, and others, below the panels in as few rows as fit."""
     handles = [*axes.get_legend_handles_labels()[0], *others]
     named = {handle.get_label(): handle for handle in handles}
-    columns = max(1, min(len(named), 120 // (max(map(len, named), default=1) + 7)))
+    columns = max(1, LEGEND_WIDTH // (max(map(len, named), default=1) + 7))
+    rows = -(-len(named) // columns)
     below = figure.get_layout_engine().get()["rect"][1] * figure.get_figheight()
-    grow(figure, 0.12 + 0.21 * -(-len(named) // columns))
+    grow(figure, 0.12 + 0.23 * rows)
     below /= figure.get_figheight()
-    style = {"bbox_to_anchor": (0, below, 1, 1 - below), "fontsize": 10, "borderaxespad": 0.2}
-    figure.legend(named.values(), named, loc="lower center", ncols=columns, **style)
+    style = {"bbox_to_anchor": (0, below, 1, 1 - below), "borderaxespad": 0.2}
+    style["ncols"] = max(1, -(-len(named) // max(1, rows)))  # of rows that are about as long
+    figure.legend(named.values(), named, loc="lower center", **style)
 
 
-def one_seed(words: str = "one seed", **style: Any) -> Line2D:
-    """The legend's entry of a single seed."""
-    return Line2D([], [], color="black", label=words, **(FAINT | style))
+def entry(words: str, **style: Any) -> Line2D:
+    """A legend's entry in black: by default that of a faint curve."""
+    return Line2D([], [], color="black", label=words, **(style or FAINT))
 
 
 def plot(axes: Axes, curve: Sequence[float | None], name: str, **style: Any) -> None:
@@ -170,8 +187,7 @@ def train_and_val(axes: Axes, group: Group, quantity: str, colour: str) -> None:
 def mark_divergence(axes: Axes, groups: Sequence[Group]) -> None:
     """A × at the top of the panel in each epoch in which a seed diverged."""
     ends = [run["diverged_at_epoch"] for group in groups for run in group["runs"]]
-    ends = [end + 1 for end in ends if end is not None]
-    if ends:
+    if ends := [end + 1 for end in ends if end is not None]:
         place = {"transform": axes.get_xaxis_transform(), "clip_on": False}
         axes.plot(ends, [0.97] * len(ends), label="a seed diverged", **DIVERGED, **place)
 
@@ -185,8 +201,7 @@ def label_epochs(
     axes.set(xlabel="epoch", ylabel=AXIS_LABELS[quantity], xlim=(0.5, epochs + 0.5))
     axes.set_xticks(epoch_ticks(epochs, falls))
     for at in falls:
-        style = {"color": "black", "linestyle": ":", "linewidth": 1, "zorder": 0}
-        axes.axvline(at - 0.5, label="learning rate drops", **style)
+        axes.axvline(at - 0.5, label="learning rate drops", linestyle=":", **MARK)
 
 
 def drops(rates: float | Sequence[float]) -> list[int]:
@@ -203,9 +218,7 @@ def epoch_ticks(epochs: int, falls: Iterable[int] = ()) -> list[int]:
     return sorted({1, *falls, epochs}) if falls else [1, *(at for at in round_ones if at > 1)]
 
 
-def values_of(
-    groups: Sequence[Group], quantity: str, parts: Sequence[str] = ("train", "val")
-) -> list[float | None]:
+def values_of(groups: Sequence[Group], quantity: str, parts: Sequence[str] = PARTS) -> list[float]:
     """Every value of a quantity's curves, in all runs."""
     curves = [run[f"{part}_{quantity}"] for g in groups for run in g["runs"] for part in parts]
     return [value for curve in curves for value in curve]
@@ -227,34 +240,28 @@ def share_scale(panels: Iterable[Axes], quantity: str, values: Iterable[float | 
         axes.set_ylim(limits)
         if (highest := axes.dataLim.y1) > limits[1] and quantity == "loss":
             words = f"{highest:,.1f}" if highest < 1e6 else f"{highest:.0e}"
-            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}  # legible across curves
-            place = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": 9}
-            axes.text(0.99, 0.99, f"cut: up to {words} nats", bbox=box, **place)
+            style = {"ha": "right", "va": "top", "fontsize": SMALL, "bbox": BOX}
+            axes.text(0.99, 0.99, f"cut: up to {words} nats", transform=axes.transAxes, **style)
 
 
 def mark_guessing(line: Callable[..., Line2D], quantity: str) -> None:
     """Mark, by axhline or axvline, what guessing among ten classes reaches."""
     value = {"loss": math.log(10), "accuracy": 10}[quantity]  # in the units of the axes
-    line(value, color="black", linestyle="-.", linewidth=1, label="guessing", zorder=0)
+    line(value, label="guessing", linestyle="-.", **MARK)
 
 
 def dots(
-    axes: Axes,
-    rows: Sequence[Row],
-    label: str,
-    scale: float = 100,
-    percent: bool = False,
-    below: float = 0.25,
+    axes: Axes, rows: Sequence[Row], label: str, scale: float = 100, below: float = 0.25
 ) -> None:
     """A row of dots for each (name, seeds, spread, style): seeds faint, mean and interval below.
 
-    The interval of two seeds is many times their distance, and is left out. percent keeps the axis
-    between 0 and 100. label names it; what the dots are is added.
+    The interval of two seeds is many times their distance, and is left out. label names the axis;
+    what the dots are is added. An axis in percent (%) stays between 0 and 100.
     """
     drawn = "seeds and mean"
     for at, (_, values, spread, (colour, marker, line)) in enumerate(rows):
         known = [scale * value for value in values if value is not None]
-        axes.plot(known, [at] * len(known), "o", color=colour or None, alpha=0.4, markersize=5)
+        axes.plot(known, [at] * len(known), color=colour or None, **DOT)
         if spread["mean"] is not None:
             style = {"color": colour, "marker": marker, "markersize": 7, "capsize": 4}
             style["markerfacecolor"] = colour if line == "-" else "white"
@@ -263,7 +270,7 @@ def dots(
             axes.errorbar(scale * spread["mean"], at + below, xerr=interval, **style)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.set(xlabel=f"{label}: {drawn}", ylim=(len(rows) - 0.4, -0.6))
-    if percent:
+    if "%" in label:
         axes.set_xlim(max(0, axes.get_xlim()[0]), min(100, axes.get_xlim()[1]))
 
 

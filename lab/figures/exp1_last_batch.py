@@ -1,6 +1,7 @@
 """The figures of experiment 1.3: with and without the short last batch, setting by setting."""
 
 from functools import partial
+from itertools import chain, repeat
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,6 +9,11 @@ from matplotlib.figure import Figure
 from lab.figures import canvas, mistakes, results, sweep
 from lab.figures.canvas import TRAINING_COLOUR, Figures, Group, Summary
 from lab.summary import roughness
+
+NOTE = (
+    "Roughness: mean absolute change of validation accuracy from one epoch to the next, over the "
+    "second half of training. (n): rank by mean test accuracy"
+)
 
 
 def figures(summary: Summary) -> Figures:
@@ -46,35 +52,29 @@ def with_and_without(summary: Summary) -> Figure:
     figure, panels = sweep.side_by_side(summary, words, titles, ["accuracy"], 2.9, draw)
     values = canvas.values_of(summary["groups"], "accuracy", ["val"])
     canvas.share_scale(panels, "accuracy", values)
-    canvas.legend(figure, panels[0], canvas.one_seed())
+    canvas.legend(figure, panels[0], canvas.entry("one seed"))
     return figure
 
 
 def rankings(summary: Summary) -> Figure:
     """Test accuracy of every setting with the last batch and without it, and roughness."""
     pairs, look = twins(summary), canvas.styles(summary)
-    note = (
-        "Roughness: mean absolute change of validation accuracy from one epoch to the next, over "
-    )
-    note += "the second half of training. (n): rank by mean test accuracy"
     words = "rankings, and roughness: seeds, mean, 95% interval"
-    shape = {"panels": 3, "columns": 3, "row": 0.9 + 0.6 * len(pairs), "note": note}
+    shape = {"panels": 3, "columns": 3, "row": 0.9 + 0.6 * len(pairs), "note": NOTE}
     figure, panels = canvas.blank(summary, words, summary["groups"], **shape)
-    for side, axes in enumerate(panels[:2]):
-        groups = [pair[side] for pair in pairs]
+    titles = ("with the last batch", "without the last batch")
+    for axes, groups, title in zip(panels, zip(*pairs, strict=True), titles, strict=False):
         order = sorted(groups, key=lambda group: -(group["test_accuracy"]["mean"] or 0))
-        rows = []
-        for group in groups:
-            name = "" if side else f" {results.name_of(group)}"
-            row = results.row(group, "test_accuracy", look, f"({order.index(group) + 1}){name}")
-            rows.append(row)
-        canvas.dots(axes, rows, "test accuracy (%)", percent=True)
-        axes.set_title(("with the last batch", "without the last batch")[side])
+        names = [f" {results.name_of(g)}" if axes is panels[0] else "" for g in groups]
+        names = [f"({order.index(g) + 1}){name}" for g, name in zip(groups, names, strict=True)]
+        rows = map(results.row, groups, repeat("test_accuracy"), repeat(look), names)
+        canvas.dots(axes, list(rows), "test accuracy (%)")
+        axes.set_title(title)
     canvas.share_limits(panels[:2])
-    rows = []
-    for group in (group for pair in pairs for group in pair):
-        spread, values = summary["roughness"][group["label"]], map(roughness, group["runs"])
-        rows.append(("", values, spread, look[group["label"]]))
+    rows = [
+        ("", map(roughness, g["runs"]), summary["roughness"][g["label"]], look[g["label"]])
+        for g in chain(*pairs)
+    ]
     canvas.dots(panels[2], rows, "points", below=0.0)
     panels[2].set(title="roughness (open: without)", xlim=(0, None))
     for axes in panels:

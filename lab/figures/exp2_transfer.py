@@ -5,7 +5,7 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from lab.figures import canvas, mistakes, results, sweep
-from lab.figures.canvas import PALETTE, Figures, Group, Summary
+from lab.figures.canvas import LINES, Figures, Group, Summary
 
 NOTE = (
     "Validation is on the images that the source was trained on: the more is kept of it, the less "
@@ -32,41 +32,38 @@ def figures(summary: Summary) -> Figures:
     }
 
 
-def by_learning_rate(summary: Summary) -> dict[float, list[Group]]:
-    """The groups whose trainable parameters are counted, by learning rate, the fewest first."""
-    counts = summary["trainable_parameters"]
-    groups = [group for group in summary["groups"] if group["label"] in counts]
-    found: dict[float, list[Group]] = {}
-    for group in sorted(groups, key=lambda group: counts[group["label"]]):
-        found.setdefault(group["settings"]["learning_rate"], []).append(group)
-    return found
-
-
 def trainable_parameters(summary: Summary) -> Figure:
     """Test accuracy and gap by number of trainable parameters: seeds, and the mean of each rate."""
-    lines, counts = by_learning_rate(summary), summary["trainable_parameters"]
-    groups = [group for line in lines.values() for group in line]
+    counts, look = summary["trainable_parameters"], canvas.styles(summary)
+    groups = [group for group in summary["groups"] if group["label"] in counts]
+    groups.sort(key=lambda group: counts[group["label"]])
+    places = {n: at for at, n in enumerate(sorted({counts[g["label"]] for g in groups}))}
+    lines: dict[float, list[Group]] = {}
+    for group in groups:
+        lines.setdefault(group["settings"]["learning_rate"], []).append(group)
     figure, panels = canvas.blank(summary, "by what is frozen", groups, 2, row=3.1, note=NOTE)
-    places = {count: i for i, count in enumerate(sorted({counts[g["label"]] for g in groups}))}
-    names = {}
-    for (rate, line), (colour, marker) in zip(lines.items(), PALETTE, strict=False):
-        diverged = sum(group["diverged"] for group in line)
-        label = f"lr={rate:.12g}, mean" + (f" ({diverged} diverged)" if diverged else "")
-        for axes, quantity in zip(panels, ("test_accuracy", "gap"), strict=True):
-            means = []
-            for group in line:
-                at, frozen = places[counts[group["label"]]], group["settings"]["frozen"]
-                names[at] = f"{', '.join(frozen) or 'none'}\n{counts[group['label']]:,} trainable"
-                values = [results.at_the_end(run, quantity) for run in group["runs"]]
-                known = [100 * value for value in values if value is not None]
-                axes.plot([at] * len(known), known, "o", color=colour, alpha=0.4, markersize=5)
-                mean = group[quantity]["mean"]
-                means.append((at, float("nan") if mean is None else 100 * mean))
-            style = {"color": colour, "marker": marker, "linewidth": 2, "label": label}
-            axes.plot(*zip(*means, strict=True), **style)
-    for axes, label in zip(panels, ("test accuracy (%)", "gap (points)"), strict=True):
+    for axes, (quantity, label) in zip(panels, results.QUANTITIES.items(), strict=True):
+        for (rate, line), dashes in zip(sorted(lines.items(), reverse=True), LINES, strict=False):
+            at = [places[counts[group["label"]]] for group in line]
+            means = [group[quantity]["mean"] for group in line]
+            means = [float("nan") if mean is None else 100 * mean for mean in means]
+            lost = sum(group["diverged"] for group in line)
+            words = f"lr={rate:.12g}, mean" + (f" ({lost} diverged)" if lost else "")
+            axes.plot(at, means, color="black", linestyle=dashes, linewidth=1.5, label=words)
+            for place, group, mean in zip(at, line, means, strict=True):
+                colour, marker, _ = look[group["label"]]
+                ends = [results.at_the_end(run, quantity) for run in group["runs"]]
+                known = [100 * value for value in ends if value is not None]
+                axes.plot([place] * len(known), known, color=colour, **canvas.DOT)
+                axes.plot(place, mean, marker, color=colour, markersize=8)
         axes.set(ylabel=label, xlim=(-0.4, len(places) - 0.6))
-        axes.set_xticks(list(names), names.values() if axes is panels[1] else [])
+    names = {
+        places[counts[g["label"]]]: f"{', '.join(g['settings']['frozen']) or 'none'}\n"
+        f"{counts[g['label']]:,} trainable"
+        for g in groups
+    }
+    panels[0].set_xticks(list(names), [])
+    panels[1].set_xticks(list(names), names.values())
     panels[1].set_xlabel("frozen layers, and how many parameters are left to train")
-    canvas.legend(figure, panels[0], canvas.one_seed(marker="o", linestyle="none"))
+    canvas.legend(figure, panels[0], canvas.entry("one seed", **canvas.DOT))
     return figure

@@ -16,6 +16,10 @@ WINDOWS = {
     "first_epochs": ("first 5 epochs", "#0072B2"),
     "last_epochs": ("last 5 epochs", "#D55E00"),
 }
+ON_BIASES = (
+    "With batch normalisation the biases of conv1 to conv3 and fc1 have gradients of about zero "
+    "(rounding errors, cut): it subtracts the mean, and with it what they add"
+)
 STATISTICS = {"mean": "mean of |∂L/∂w|", "std": "deviation of |∂L/∂w|"}
 LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc1", "bn4", "fc2")  # forward
 HEAT_MAP_RANGE = 1e3  # from the largest gradient to those in the darkest shade
@@ -58,17 +62,16 @@ def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
             size = found[window][statistic]
             style = {"color": colour, "label": words, "error_kw": {"linewidth": 0.6}}
             axes.bar(places, size["mean"], 0.2, yerr=[s or 0 for s in size["std"]], **style)
-            if statistic == "std" and "std_by_element" in found[window]:
-                by_element = found[window]["std_by_element"]["mean"]
-                label = "over steps, by element"
-                axes.plot(places, by_element, "kx", markersize=4, label=label)
+            if statistic == "std" and (by_element := found[window].get("std_by_element")):
+                style = {"markersize": 4, "label": "over steps, by element"}
+                axes.plot(places, by_element["mean"], "kx", **style)
         axes.set(yscale="log", title=group["settings"]["network"], ylabel=STATISTICS[statistic])
         axes.sharex(panels[0])
         axes.sharey(panels[0] if statistic == "mean" else panels[1])
         axes.autoscale(axis="y")
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, high / BAR_RANGE), high)
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=canvas.SMALL)
         axes.tick_params(labelbottom=axes in panels[-2:])
     canvas.legend(figure, panels[-1])
     return figure
@@ -108,9 +111,5 @@ def in_forward_order(groups: Sequence[Group]) -> list[str]:
 
 def note(groups: Sequence[Group]) -> str:
     """Why some gradients of a network with batch normalisation are about zero."""
-    if not any(name.startswith("bn") for g in groups for name in g["gradients"]["parameters"]):
-        return ""
-    return (
-        "With batch normalisation the biases of conv1 to conv3 and fc1 have gradients of about "
-        "zero (rounding errors, cut): it subtracts the mean, and with it what they add"
-    )
+    normalised = any(name.startswith("bn") for name in in_forward_order(groups))
+    return ON_BIASES if normalised else ""

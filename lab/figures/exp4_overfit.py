@@ -6,7 +6,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from lab.figures import canvas, mistakes, results, sweep
 from lab.figures.canvas import WARNING_COLOUR, Figures, Group, Summary
@@ -51,33 +50,29 @@ def learning(summary: Summary) -> Figure:
             axes.annotate(f"{found['mean']:,.1f}", (found["mean"], at + 0.25), **text)
     axes.set(xscale="log", xlim=(0.8, 5 * max(stage["most_steps"] for stage in stages)))
     axes.set_title("steps until the goal was reached")
-    mean = Line2D([], [], color="black", linewidth=2, label="mean")
-    canvas.legend(figure, axes, mean, canvas.one_seed())
+    canvas.legend(figure, axes, canvas.entry("mean", linewidth=2), canvas.entry("one seed"))
     return figure
 
 
 def learning_curves(axes: Axes, stage: dict[str, Any], group: Group, colour: str) -> None:
     """Every seed and the mean on the way to a stage's goal: by heart in loss, else in accuracy."""
+    name, goal, title = "train_accuracy", 100 * stage["accuracy"], stage["label"]
+    words = f"{goal:g}%"
     if stage["by_heart"]:
         name, goal, words = "val_loss", stage["loss"], f"below {stage['loss']:g}"
-    else:
-        name, goal = "train_accuracy", 100 * stage["accuracy"]
-        words = f"{goal:g}%"
     canvas.seeds_and_mean(axes, group, name, color=colour)
     axes.axhline(goal, color="black", linestyle=":")
     place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
     axes.annotate(f"goal: {words}", (0.02, goal), (0, 3), **place)
     canvas.label_epochs(axes, name.split("_")[1], [group])
-    title = stage["label"]
     if stage["by_heart"]:
         axes.set(xscale="log", yscale="log", xlabel="step", xlim=(1, len(group["mean"][name])))
     else:
         axes.set(ylabel="training accuracy (%)", ylim=(0, 100))
         title += ", on the whole training split"
-    axes.set_title(title)
-    if stage["could_not"]:
-        seeds = f"SEED{'S' if len(stage['could_not']) > 1 else ''} {in_words(stage['could_not'])}"
-        axes.set_title(f"{title}\nNOT LEARNED FROM {seeds}", color=WARNING_COLOUR)
+    if lost := stage["could_not"]:
+        title += f"\nNOT LEARNED FROM SEED{'S' if len(lost) > 1 else ''} {in_words(lost)}"
+    axes.set_title(title, color=WARNING_COLOUR if lost else "black")
 
 
 def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
@@ -89,11 +84,9 @@ def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
         if epoch := overfits_after(group["mean"]["val_loss"]):
             axes.axvline(epoch, color="black", linestyle="-.", linewidth=1)
             early = epoch <= len(group["mean"]["val_loss"]) / 2
-            place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
-            style = {"ha": "left" if early else "right", "va": "bottom", "fontsize": 9}
-            axes.annotate(
-                f"epoch {epoch}", (epoch, 0.02), (4 if early else -4, 0), **place, **style
-            )
-    lowest = Line2D([], [], color="black", linestyle="-.", label="lowest mean validation loss")
-    canvas.legend(figure, panels[0], canvas.one_seed(), lowest)
+            style = {"ha": "left" if early else "right", "va": "bottom", "fontsize": canvas.SMALL}
+            style |= {"transform": axes.get_xaxis_transform(), "bbox": canvas.BOX}
+            axes.text(epoch + (1 if early else -1), 0.03, f"epoch {epoch}", **style)
+    lowest = canvas.entry("lowest mean validation loss", linestyle="-.")
+    canvas.legend(figure, panels[0], canvas.entry("one seed"), lowest)
     return figure

@@ -10,10 +10,9 @@ from lab.figures import canvas, results, sweep
 from lab.figures.canvas import FAINT, PALETTE, Figures, Summary
 from lab.summary import spread
 
-WINNER = {  # a ring around one of the points of a search
-    **{"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgewidth": 2},
-    **{"color": "#D55E00", "linestyle": "none"},
-}
+# a ring around one of the points of a search
+WINNER = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgewidth": 2}
+WINNER |= {"color": "black", "linestyle": "none"}
 
 
 def figures(summary: Summary) -> Figures:
@@ -29,42 +28,34 @@ def figures(summary: Summary) -> Figures:
 def search_map(summary: Summary) -> Figure:
     """Every run of both searches: where it was in the ranges, and its validation accuracy."""
     searches = summary["search"]
-    points = {
-        name: [
-            (n, point) for n, repeat in enumerate(found["repeats"]) for point in repeat["points"]
-        ]
-        for name, found in searches.items()
-    }
-    repeats = max(len(found["repeats"]) for found in searches.values())
+    repeats, count = max(len(found["repeats"]) for found in searches.values()), len(searches)
     note = f"The {repeats} repeats of a search at one point lie side by side"
     words = "where the searches looked, and what they found"
-    shape = {"panels": len(points), "columns": len(points), "row": 4.6, "note": note}
+    shape = {"panels": count, "columns": count, "row": 4.6, "note": note}
     figure, panels = canvas.blank(summary, words, summary["groups"], **shape)
-    reached = [point["val_accuracy"] for found in points.values() for _, point in found]
-    known = [100 * accuracy for accuracy in reached if accuracy is not None]
+    points = [p for found in searches.values() for r in found["repeats"] for p in r["points"]]
+    known = [100 * p["val_accuracy"] for p in points if p["val_accuracy"] is not None]
     scale = Normalize(min(known, default=0), max(known, default=100))
     low, high = summary["settings"]["LEARNING_RATE_RANGE"]
-    for axes, (name, found) in zip(panels, points.items(), strict=True):
-        different = {(point["learning_rate"], point["momentum"]) for _, point in found}
-        aside = (high / low) ** 0.025 if len(different) < len(found) else 1.0  # between repeats
-        placed = [
-            (p["learning_rate"] * aside ** (n - (repeats - 1) / 2), p["momentum"], p)
-            for n, p in found
-        ]
-        sound = [place for place in placed if place[2]["val_accuracy"] is not None]
-        lost = [place for place in placed if place[2]["val_accuracy"] is None]
-        won = [place for place in sound if place[2] == searches[name]["winner"]]
-        xs, ys, at = zip(*sound, strict=True) if sound else ((), (), ())
-        colours = [100 * point["val_accuracy"] for point in at]
+    for axes, (name, found) in zip(panels, searches.items(), strict=True):
+        tried = [(n, p) for n, repeat in enumerate(found["repeats"]) for p in repeat["points"]]
+        different = {(point["learning_rate"], point["momentum"]) for _, point in tried}
+        aside = (high / low) ** 0.025 if len(different) < len(tried) else 1.0  # between repeats
+        sound, lost, won = [], [], []
+        for n, point in tried:
+            x = point["learning_rate"] * aside ** (n - (repeats - 1) / 2)
+            accuracy = point["val_accuracy"]
+            where = lost if accuracy is None else sound
+            where.append((x, point["momentum"], accuracy and 100 * accuracy))
+            won += where[-1:] if point == found["winner"] else []
+        xs, ys, colours = zip(*sound, strict=True) if sound else ((), (), ())
         image = axes.scatter(xs, ys, 40, colours, cmap="cividis", norm=scale)
         for style, marked in ((canvas.DIVERGED, lost), (WINNER, won)):
             axes.plot([x for x, _, _ in marked], [y for _, y, _ in marked], **style)
         axes.set(xscale="log", xlabel="learning rate", ylabel="momentum")
-        highest = "".join(f", ○ highest: {100 * p['val_accuracy']:.1f}%" for _, _, p in won)
-        axes.set_title(
-            f"{name} search: {repeats} repeats of {len(placed) // repeats} runs\n"
-            f"× diverged: {len(lost)}{highest}"
-        )
+        highest = "".join(f", ○ highest: {accuracy:.1f}%" for *_, accuracy in won)
+        budget = f"{name} search: {repeats} repeats of {len(tried) // repeats} runs"
+        axes.set_title(f"{budget}\n× diverged: {len(lost)}{highest}")
         axes.sharex(panels[0])
         axes.sharey(panels[0])
     panels[0].autoscale()
@@ -92,6 +83,6 @@ def best_by_budget(summary: Summary) -> Figure:
         rows.append((f"{name}\nsearch", values, spread(known), style))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="runs spent", ylabel="highest validation accuracy so far (%)")
-    canvas.dots(ends, rows, "highest of all (%)", percent=True)
-    canvas.legend(figure, axes, canvas.one_seed("one repeat"))
+    canvas.dots(ends, rows, "highest of all (%)")
+    canvas.legend(figure, axes, canvas.entry("one repeat"))
     return figure

@@ -11,47 +11,41 @@ from lab.figures.results import class_names
 
 
 def figures(summary: Summary) -> Figures:
-    """What the best model gets right and wrong, where there is one."""
-    if (found := best_run(summary)) is None:
-        return {}
-    return {
-        "best_model": partial(by_class, summary, *found),
-        "mistakes": partial(mistakes, summary, *found),
-    }
+    """What the best model gets right and wrong: nothing where every run diverged.
 
-
-def best_run(summary: Summary) -> tuple[Group, dict[str, Any]] | None:
-    """The best group, and its run with the highest validation accuracy at the last epoch."""
+    It is the best setting's run with the highest validation accuracy at the last epoch.
+    """
     for group in summary["groups"]:
         if group["label"] == summary["best"]:
             sound = [run for run in group["runs"] if run["diverged_at_epoch"] is None]
-            return group, max(sound, key=lambda run: run["val_accuracy"][-1])
-    return None
+            found = summary, group, max(sound, key=lambda run: run["val_accuracy"][-1])
+            return {"best_model": partial(by_class, *found), "mistakes": partial(mistakes, *found)}
+    return {}
 
 
 def by_class(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
     """The confusion matrix and the accuracy by class of one run on the test set."""
     names = class_names(run)
     words = f"{group['label']}, seed {run['seed']}, by class on the test set"
-    figure, (matrix, bars) = canvas.blank(summary, words, [group], 2, 2, row=4.6)
+    figure, (matrix, bars) = canvas.blank(summary, words, [group], 2, 2, row=4.8)
     shares = [[100 * n / max(1, sum(row)) for n in row] for row in run["confusion_matrix"]]
     image = matrix.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+    style = {"ha": "center", "va": "center", "fontsize": canvas.SMALL}
     for true, row in enumerate(shares):
         for predicted, share in enumerate(row):
-            style = {"ha": "center", "va": "center", "fontsize": 9}
-            shade = "black" if share > 50 else "white"
-            matrix.text(predicted, true, f"{share:.0f}", color=shade, **style)
+            colour = "black" if share > 50 else "white"
+            matrix.text(predicted, true, f"{share:.0f}", color=colour, **style)
     matrix.grid(False)
     matrix.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
     matrix.set_yticks(range(len(names)), names)
     matrix.set(xlabel="predicted class", ylabel="true class")
     figure.colorbar(image, ax=matrix, label="images of the true class (%)", shrink=0.8)
-    recalls = [row[i] for i, row in enumerate(shares)]
-    order = sorted(range(len(names)), key=lambda i: recalls[i])
+    recalls = dict(
+        sorted(((n, shares[i][i]) for i, n in enumerate(names)), key=lambda pair: pair[1])
+    )
     colour = canvas.styles(summary)[group["label"]][0]
-    bars.barh([names[i] for i in order], [recalls[i] for i in order], color=colour)
-    for place, i in enumerate(order):
-        bars.text(recalls[i] + 1, place, f"{recalls[i]:.0f}", va="center", fontsize=10)
+    drawn = bars.barh(list(recalls), recalls.values(), color=colour)
+    bars.bar_label(drawn, fmt="%.0f", padding=3)
     bars.set(xlabel="accuracy by class (%)", xlim=(0, 108), xticks=range(0, 101, 20))
     return figure
 
@@ -73,7 +67,7 @@ def mistakes(summary: Summary, group: Group, run: dict[str, Any]) -> Figure | No
         left = 1 - mistake["probability"]
         left = f"{left:.1g}" if left >= 1e-7 else "below 1e-07"  # all that float32 can tell
         words = f"{mistake['true']}, taken for\n{mistake['predicted']} ({left})"
-        axes.set_title(words, fontsize=10)
+        axes.set_title(words, fontsize=canvas.SMALL)
     return figure
 
 

@@ -16,19 +16,19 @@ QUANTITIES = {"test_accuracy": "test accuracy (%)", "gap": "gap (points)"}
 GLANCE_POINTS = 25  # percentage points; what is further below the median is told, not drawn
 
 
-def results(summary: Summary, groups: Sequence[Group], guessing: bool = False) -> Figure:
+def results(summary: Summary, groups: Sequence[Group]) -> Figure:
     """Test accuracy and generalisation gap of every setting: seeds, mean and 95% interval.
 
-    guessing says that the accuracy of guessing is marked.
+    The accuracy of guessing is marked where a seed comes near it.
     """
     words, height = "test accuracy and generalisation gap by setting", 0.8 + 0.55 * len(groups)
     figure, panels = canvas.blank(summary, words, groups, 2, 2, row=height, note=FINAL)
     look, names = canvas.styles(summary), [name_of(group, summary["best"]) for group in groups]
     for axes, quantity in zip(panels, QUANTITIES, strict=True):
         rows = [row(g, quantity, look, name) for g, name in zip(groups, names, strict=True)]
-        canvas.dots(axes, rows, QUANTITIES[quantity], percent=quantity == "test_accuracy")
+        canvas.dots(axes, rows, QUANTITIES[quantity])
     panels[1].tick_params(labelleft=False)
-    if guessing:
+    if panels[0].dataLim.x0 < 20:
         canvas.mark_guessing(panels[0].axvline, "accuracy")
         canvas.legend(figure, panels[0])
     return figure
@@ -77,7 +77,8 @@ def differences(summary: Summary, groups: Sequence[Group]) -> Figure | None:
             verdict = "better" if pair["test_accuracy"]["mean"] > 0 else "worse"
         if p is not None:
             verdict += f"\np = {p:.2g}" if p >= 1e-4 else "\np < 0.0001"
-        axes.text(1.01, at, verdict, va="center", transform=axes.get_yaxis_transform(), fontsize=10)
+        place = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": canvas.SMALL}
+        axes.text(1.01, at, verdict, **place)
     canvas.dots(axes, rows, "percentage points")
     axes.axvline(0, color="black", linewidth=1)
     return figure
@@ -111,35 +112,34 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     """Test accuracy of every setting of every experiment: seeds, mean and 95% interval."""
     halves = [summary["finished"] for summary in summaries if summary["finished"]]
     devices = common(in_words(summary["environment"]["device"]) for summary in summaries)
-    study = {
-        "title": "The study at a glance",
-        "rehearsal": any(summary["rehearsal"] for summary in summaries),
-        "finished": {k: sum(half[k] for half in halves) for k in ("runs", "of")}
-        if halves
-        else None,
-        "environment": {"device": devices},
-    }
+    study = {"title": "The study at a glance", "environment": {"device": devices}}
+    study["rehearsal"] = any(summary["rehearsal"] for summary in summaries)
+    study["finished"] = halves and {k: sum(half[k] for half in halves) for k in ("runs", "of")}
     blocks = [block(summary) for summary in summaries]
     # two columns of about the same height, parted between two experiments
     heights = [sum(map(len, blocks[:at])) for at in range(len(blocks) + 1)]
     cut = min(range(len(blocks) + 1), key=lambda at: abs(2 * heights[at] - heights[-1]))
     columns = [list(chain(*part)) for part in (blocks[:cut], blocks[cut:]) if part]
     groups = [group for summary in summaries for group in ranked(summary)]
-    most, note = max(map(len, columns)), "Squares: the best of an experiment by validation accuracy"
-    shape = {"panels": len(columns), "columns": len(columns), "row": 0.7 + 0.2 * most, "note": note}
+    most, count = max(map(len, columns)), len(columns)
+    note = "Squares: the best of an experiment by validation accuracy"
+    shape = {"panels": count, "columns": count, "row": 0.7 + 0.23 * most, "note": note}
     words = "test accuracy of every setting, mean and 95% interval"
     figure, panels = canvas.blank(study, words, groups, **shape)
     means = [100 * g["test_accuracy"]["mean"] for g in groups if g["test_accuracy"]["mean"]]
     left = max(0, statistics.median(means) - GLANCE_POINTS) if means else 0
     for axes, rows in zip(panels, columns, strict=True):
-        canvas.dots(axes, rows, "test accuracy (%)", percent=True, below=0.0)
-        axes.set_ylim(most - 0.4, -0.6)
+        canvas.dots(axes, rows, "test accuracy (%)", below=0.0)
+        axes.set(ylim=(most - 0.4, -0.6), xlabel="test accuracy (%)")
+        axes.tick_params(axis="y", labelsize=canvas.SMALL)
         for at, (_, seeds, spread, style) in enumerate(rows):
-            weight = "normal" if seeds else "bold"
-            axes.get_yticklabels()[at].set(fontsize=8.5, fontweight=weight)
-            if spread["mean"] is not None and 100 * spread["mean"] < left:
-                place = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
-                axes.text(0.01, at, f"◂ {100 * spread['mean']:.1f}", color=style[0], **place)
+            if not seeds:
+                axes.get_yticklabels()[at].set_fontweight("bold")
+                axes.axhline(at - 0.5, color="black", linewidth=0.5)
+            elif spread["mean"] is not None and 100 * spread["mean"] < left:
+                place = {"transform": axes.get_yaxis_transform(), "va": "center"}
+                place |= {"color": style[0], "fontsize": canvas.SMALL}
+                axes.text(0.01, at, f"◂ {100 * spread['mean']:.1f}", **place)
     canvas.share_limits(panels)
     if panels[0].get_xlim()[0] < left:
         for axes in panels:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain, product
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +38,7 @@ def curves(summary: Summary, group: Group, others: Sequence[Group]) -> Figure:
     for axes, quantity in zip(panels, AXIS_LABELS, strict=True):
         canvas.train_and_val(axes, group, quantity, canvas.styles(summary)[group["label"]][0])
         canvas.share_scale([axes], quantity, canvas.values_of(others, quantity))
-    canvas.legend(figure, panels[0], canvas.one_seed())
+    canvas.legend(figure, panels[0], canvas.entry("one seed"))
     return figure
 
 
@@ -45,29 +47,25 @@ def comparison(summary: Summary, groups: Sequence[Group]) -> Figure:
     window = summary["settings"].get("SMOOTHING_WINDOW", 1)
     figure, panels = canvas.blank(summary, "mean curves", groups, 4, 2, row=3.2, curves=True)
     look = canvas.styles(summary)
-    for at, axes in enumerate(panels):
-        quantity, part = list(AXIS_LABELS)[at // 2], ("train", "val")[at % 2]
+    for axes, (quantity, part) in zip(panels, product(AXIS_LABELS, canvas.PARTS), strict=True):
         for group in groups:
             name, label = f"{part}_{quantity}", f"{group['label']}, {canvas.counted(group)}"
             curve = smooth(group["mean"][name], window if part == "val" else 1)
-            style = {**mean_style(look[group["label"]], len(curve)), "label": label}
-            canvas.plot(axes, curve, name, **style)
+            canvas.plot(axes, curve, name, label=label, **mean_style(look[group["label"]], curve))
         canvas.label_epochs(axes, quantity, groups)
         smoothed = f", moving mean of {window} epochs" if window > 1 else ""
         axes.set_title(f"validation{smoothed}" if part == "val" else "training")
     for row, quantity in ((panels[:2], "loss"), (panels[2:], "accuracy")):  # beside each other
-        means = [g["mean"][f"{p}_{quantity}"] for g in groups for p in ("train", "val")]
-        canvas.share_scale(row, quantity, [value for curve in means for value in curve])
+        means = [g["mean"][f"{part}_{quantity}"] for g in groups for part in canvas.PARTS]
+        canvas.share_scale(row, quantity, chain(*means))
     canvas.legend(figure, panels[0])
     return figure
 
 
-def mean_style(style: canvas.Style, epochs: int) -> dict[str, object]:
+def mean_style(style: canvas.Style, curve: Sequence[float | None]) -> dict[str, Any]:
     """How the mean curve of a setting is drawn beside others, with about six markers."""
-    colour, marker, line = style
-    every = max(1, epochs // 6)
-    look = {"color": colour, "marker": marker, "linestyle": line}
-    return {**look, "markersize": 5, "markevery": every}
+    found = dict(zip(("color", "marker", "linestyle"), style, strict=True))
+    return found | {"markersize": 5, "markevery": max(1, len(curve) // 6)}
 
 
 def side_by_side(
@@ -82,18 +80,16 @@ def side_by_side(
 
     titles name the panels. With several quantities, each has a row of its own.
     """
-    groups = list(titles.values())
+    groups, look = list(titles.values()), canvas.styles(summary)
     columns = len(groups) if len(quantities) > 1 else min(-(-len(groups) // 2), 4)
-    panels = len(groups) * len(quantities)
-    figure, panels = canvas.blank(summary, words, groups, panels, columns, row=row, curves=True)
-    for at, axes in enumerate(panels):
-        quantity, group = quantities[at // len(groups)], groups[at % len(groups)]
-        draw(axes, group, quantity, canvas.styles(summary)[group["label"]][0])
+    shown = list(product(quantities, groups))
+    figure, panels = canvas.blank(summary, words, groups, len(shown), columns, row=row, curves=True)
+    for at, (axes, (quantity, group)) in enumerate(zip(panels, shown, strict=True)):
+        draw(axes, group, quantity, look[group["label"]][0])
         canvas.share_scale([axes], quantity, canvas.values_of(groups, quantity))
-        if at % columns:
-            axes.set_ylabel("")
+        axes.set_ylabel("" if at % columns else axes.get_ylabel())
     for axes, title in zip(panels, titles, strict=False):
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title, fontsize=11)
     return figure, panels
 
 
