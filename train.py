@@ -279,6 +279,8 @@ class Training:
         self.train_indices, self.val_indices = (part.to(self.device) for part in indices)
         self.network = build(run, len(dataset.class_names), start).to(self.device)
         self.takes_noise = "noise" in takes(self.network.forward)
+        if self.takes_noise and not hasattr(self.network, "noise_features"):
+            raise UserError(f"{run.network} takes noise in forward: it needs noise_features, too")
         self.noise_features = self.network.noise_features if self.takes_noise else 0
         trainable = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
         self.momentum = {

@@ -353,7 +353,7 @@ def test_the_first_epoch_of_a_published_run_is_still_that_epoch(cifar10):
     training = trained(run, cifar10)
     for name in ("train_loss", "val_loss"):
         assert training.curves[name][0] == pytest.approx(record[name][0], abs=1e-4), name
-    # another order of the batches hardly changes the loss, but what hundreds of images are taken for
+    # another order of the batches hardly changes the loss, but the class that hundreds are given
     found = training.curves["train_accuracy"][0]
     assert found == pytest.approx(record["train_accuracy"][0], abs=1e-3)
 
