@@ -275,6 +275,11 @@ def test_settings_share_their_scales(summary):
     assert panels[0][1].get_ylim() == (40, 90)  # of 40 to 90%
 
 
+def test_an_axis_of_accuracies_begins_at_0_where_one_is_near_it(summary):
+    summary["groups"][0]["runs"][0]["val_accuracy"][0] = 0.1
+    assert draw(summary, "lr=0.05").axes[1].get_ylim() == (0, 90)
+
+
 def test_accuracies_stay_between_0_and_100_percent():
     groups = sweep_of({"a": [0.02, 0.97, 0.99], "b": [1.0, 0.0, 0.5]}, train=1.0)
     for label, runs in groups.items():
@@ -416,7 +421,7 @@ def test_results_show_every_setting_with_seeds_mean_and_interval(transfer):
     accuracy, gap = draw(transfer, "test_accuracy").axes
     labels = [group["label"] for group in transfer["groups"]]
     labels[2] += "\n(1 of 3 diverged)"
-    labels[3] += "\n(best by validation)"
+    labels[3] += "\n(best)"
     assert row_names(accuracy) == labels
     seeds = [list(line.get_xdata()) for line in faint(accuracy)]
     assert seeds[1] == pytest.approx([61, 62, 63])
@@ -437,6 +442,11 @@ def test_no_interval_is_drawn_for_two_seeds(transfer):
     accuracy, _ = draw(transfer, "test_accuracy").axes
     intervals = [container.lines[2] for container in accuracy.containers]
     assert [len(interval) for interval in intervals] == [1, 1, 0, 1, 1]
+    assert accuracy.get_xlabel() == "test accuracy (%)\nseeds, mean, 95% interval"
+    for group in transfer["groups"]:
+        group["runs"] = group["runs"][1:]
+    accuracy, _ = draw(transfer, "test_accuracy").axes
+    assert accuracy.get_xlabel() == "test accuracy (%)\nseeds and mean"
 
 
 def test_a_retrained_model_has_the_colour_of_its_source(transfer):
@@ -1035,6 +1045,7 @@ def test_a_search_is_shown_where_it_looked(searched):
     lost, won = random.get_lines()
     assert (lost.get_marker(), list(lost.get_xdata())) == ("x", [0.004])
     assert (won.get_markerfacecolor(), list(won.get_xdata())) == ("none", [0.002])
+    assert won.get_color() == lost.get_color() == "black"  # not the colour of a setting
     assert random.get_title() == (
         "random search: 2 repeats of 2 runs\n× diverged: 1, ○ highest: 70.0%"
     )
@@ -1101,7 +1112,7 @@ def initialised() -> Summary:
         }
 
     steps = [[0.3, 0.4, 0.1, 0.1], [30.0, 80.0, 10.0, 10.0]]
-    other = [[0.3, 1.2, 0.1, 0.3], [30.0, 80.0, 10.0, 10.0]]
+    other = [[0.3, 1.2, 0.1, 0.5], [30.0, 80.0, 10.0, 10.0]]
     zeros = [[0.0, 0.0, 0.0, 0.02], [0.0, 0.0, 0.0, 0.02]]
     groups = {
         "xavier": [
@@ -1129,9 +1140,12 @@ def test_gradients_of_zero_stand_at_the_foot_of_the_axis(initialised):
     assert xavier == pytest.approx([0.3, 0.1])
     assert zeros == [0, 0]
     xavier, zeros = drawn(biases)
-    assert xavier == pytest.approx([0.8, 0.2])  # the mean of 0.4 and 1.2
+    assert xavier == pytest.approx([0.8, 0.3])  # the means of 0.4 and 1.2, of 0.1 and 0.5
     assert zeros == [0, 0.02]
     assert drawn(weights_of_step_2)[0] == pytest.approx([30, 10])
+    bars = biases.containers[0].lines[2][0].get_segments()
+    assert bars[0][:, 1] == pytest.approx([0.8 - 0.4 * 2**0.5, 0.8 + 0.4 * 2**0.5])
+    assert bars[1][:, 1] == pytest.approx([0.03, 0.3 + 0.2 * 2**0.5])  # not down to zero
     assert len({axes.get_ylim() for axes in figure.axes}) == 1  # one scale for all
     low, high = weights.get_ylim()
     assert low < 0 < 80 < high
@@ -1159,7 +1173,7 @@ def test_first_epochs_end_at_a_loss_that_shows_them_all(initialised):
 
 def test_divergence_and_guessing_are_marked_beside_the_results(initialised):
     accuracy, _ = draw(initialised, "test_accuracy").axes
-    names = ["xavier\n(best by validation)", "zeros", "uniform\n(1 of 1 diverged)"]
+    names = ["xavier\n(best)", "zeros", "uniform\n(1 of 1 diverged)"]
     assert row_names(accuracy) == names
     assert list(lines(accuracy)["guessing"].get_xdata()) == [10, 10]
     for run in initialised["groups"][1]["runs"]:  # far from it, guessing is not marked

@@ -231,7 +231,7 @@ def share_scale(panels: Iterable[Axes], quantity: str, values: Iterable[float | 
     """
     known = sorted(value for value in values if value is not None) or [1.0]
     if quantity == "accuracy":
-        low = min(90, 10 * math.floor(10 * known[0]))
+        low = min(90, 10 * math.floor(10 * known[0])) if known[0] > 0.2 else 0
         limits = (low, max(low + 10, min(100, 10 * math.ceil(10 * known[-1]))))
     else:
         most = 2 * known[int(0.95 * (len(known) - 1))]
@@ -269,7 +269,7 @@ def dots(
             drawn = drawn if interval is None else "seeds, mean, 95% interval"
             axes.errorbar(scale * spread["mean"], at + below, xerr=interval, **style)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    axes.set(xlabel=f"{label}: {drawn}", ylim=(len(rows) - 0.4, -0.6))
+    axes.set(xlabel=f"{label}\n{drawn}", ylim=(len(rows) - 0.4, -0.6))
     if "%" in label:
         axes.set_xlim(max(0, axes.get_xlim()[0]), min(100, axes.get_xlim()[1]))
 

@@ -59,8 +59,8 @@ def with_and_without(summary: Summary) -> Figure:
 def rankings(summary: Summary) -> Figure:
     """Test accuracy of every setting with the last batch and without it, and roughness."""
     pairs, look = twins(summary), canvas.styles(summary)
-    words = "rankings, and roughness: seeds, mean, 95% interval"
-    shape = {"panels": 3, "columns": 3, "row": 0.9 + 0.6 * len(pairs), "note": NOTE}
+    words = "rankings and roughness"
+    shape = {"panels": 3, "columns": 3, "row": 1.1 + 0.6 * len(pairs), "note": NOTE}
     figure, panels = canvas.blank(summary, words, summary["groups"], **shape)
     titles = ("with the last batch", "without the last batch")
     for axes, groups, title in zip(panels, zip(*pairs, strict=True), titles, strict=False):
@@ -77,6 +77,4 @@ def rankings(summary: Summary) -> Figure:
     ]
     canvas.dots(panels[2], rows, "points", below=0.0)
     panels[2].set(title="roughness (open: without)", xlim=(0, None))
-    for axes in panels:
-        axes.set_xlabel(axes.get_xlabel().split(":")[0])
     return figure

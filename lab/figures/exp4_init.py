@@ -75,6 +75,7 @@ def first_gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
             style |= {"markersize": 5, "label": f"{group['label']}, {canvas.counted(group)}"}
             axes.errorbar(places, means, yerr=[below, deviations], **style)
         axes.set_yscale("symlog", linthresh=smallest, linscale=0.5)
+        axes.yaxis.get_major_locator().set_params(numticks=7)
         layers = [names[i].split(".")[0] for i in shown]
         axes.set_xticks(range(len(shown)), layers, rotation=60, fontsize=canvas.SMALL)
         axes.set(ylim=(-0.3 * smallest, 3 * max(sizes, default=1)))

@@ -11,7 +11,7 @@ from lab.figures import canvas
 from lab.figures.canvas import PALETTE, Group, Summary
 from lab.summary import common, generalisation_gap, in_words
 
-FINAL = "Gap: training minus validation accuracy, both measured with the final weights"
+NOTE = "Gap: training minus validation accuracy, both of the final weights. Best: by validation"
 QUANTITIES = {"test_accuracy": "test accuracy (%)", "gap": "gap (points)"}
 GLANCE_POINTS = 25  # percentage points; what is further below the median is told, not drawn
 
@@ -21,8 +21,8 @@ def results(summary: Summary, groups: Sequence[Group]) -> Figure:
 
     The accuracy of guessing is marked where a seed comes near it.
     """
-    words, height = "test accuracy and generalisation gap by setting", 0.8 + 0.55 * len(groups)
-    figure, panels = canvas.blank(summary, words, groups, 2, 2, row=height, note=FINAL)
+    words, height = "test accuracy and generalisation gap by setting", 1.0 + 0.55 * len(groups)
+    figure, panels = canvas.blank(summary, words, groups, 2, 2, row=height, note=NOTE)
     look, names = canvas.styles(summary), [name_of(group, summary["best"]) for group in groups]
     for axes, quantity in zip(panels, QUANTITIES, strict=True):
         rows = [row(g, quantity, look, name) for g, name in zip(groups, names, strict=True)]
@@ -47,7 +47,7 @@ def at_the_end(run: dict[str, Any], quantity: str) -> float | None:
 
 def name_of(group: Group, best: str | None = None) -> str:
     """A group's label, whether it is the best, and how many of its seeds diverged, if any did."""
-    notes = ["best by validation"] if group["label"] == best else []
+    notes = ["best"] if group["label"] == best else []
     if group["diverged"]:
         notes.append(f"{group['diverged']} of {len(group['runs'])} diverged")
     return group["label"] + (f"\n({', '.join(notes)})" if notes else "")
@@ -64,7 +64,7 @@ def differences(summary: Summary, groups: Sequence[Group]) -> Figure | None:
         return None
     compared = {pair[key] for pair in pairs for key in ("label", "minus")}
     shown = [group for group in summary["groups"] if group["label"] in compared]
-    words, row = "differences of test accuracy, paired by seed", 0.7 + 0.62 * len(pairs)
+    words, row = "differences of test accuracy, paired by seed", 0.9 + 0.62 * len(pairs)
     note = "p is that of the paired t-test after Holm's correction"
     figure, (axes,) = canvas.blank(summary, words, shown, row=row, note=note)
     look, rows = canvas.styles(summary), []
@@ -123,14 +123,14 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     groups = [group for summary in summaries for group in ranked(summary)]
     most, count = max(map(len, columns)), len(columns)
     note = "Squares: the best of an experiment by validation accuracy"
-    shape = {"panels": count, "columns": count, "row": 0.7 + 0.23 * most, "note": note}
-    words = "test accuracy of every setting, mean and 95% interval"
+    shape = {"panels": count, "columns": count, "row": 0.9 + 0.23 * most, "note": note}
+    words = "test accuracy of every setting"
     figure, panels = canvas.blank(study, words, groups, **shape)
     means = [100 * g["test_accuracy"]["mean"] for g in groups if g["test_accuracy"]["mean"]]
     left = max(0, statistics.median(means) - GLANCE_POINTS) if means else 0
     for axes, rows in zip(panels, columns, strict=True):
         canvas.dots(axes, rows, "test accuracy (%)", below=0.0)
-        axes.set(ylim=(most - 0.4, -0.6), xlabel="test accuracy (%)")
+        axes.set_ylim(most - 0.4, -0.6)
         axes.tick_params(axis="y", labelsize=canvas.SMALL)
         for at, (_, seeds, spread, style) in enumerate(rows):
             if not seeds:
