@@ -22,6 +22,14 @@ from lab.store import Store
 from train import Run
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes endurance is slow, too, so that "not slow" leaves it out."""
+    for item in items:
+        if item.get_closest_marker("endurance"):
+            item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Training sets this too; the oracles in the tests must agree with it to the last bit."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from project import ROOT, Project, children, summary
+from project import ROOT, SMALL, Project, children, files, summary
 
 NODES = {"n1": "10.0.0.1", "n2": "10.0.0.2"}
 PATIENCE = 300  # seconds that anything here may take; the machine may be busy
@@ -114,15 +114,15 @@ class Cluster:
 
     def start_node(self, name: str) -> None:
         unshare = ["unshare", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
-        start = f"hostname {name} && exec slurmd -D -N {name}"
+        start = f"hostname {name}; slurmd -D -N {name}; true"  # bash stays, for orphans
         self.nodes[name] = self._start(self._inside([*unshare, "bash", "-c", start]))
 
     def kill_node(self, name: str) -> None:
         """End all processes of a node at once, as when its power fails."""
         node = self.nodes.pop(name)
         (unshare,) = children(node.pid)
-        (slurmd,) = children(unshare)  # the first of its processes: the others end with it
-        os.kill(slurmd, signal.SIGKILL)
+        (init,) = children(unshare)  # the first of its processes: all others end with it
+        os.kill(init, signal.SIGKILL)
         node.wait()
 
     def call(self, *command: str) -> str:
@@ -131,6 +131,24 @@ class Cluster:
             self._inside(list(command)), env=self.environment, capture_output=True, text=True
         )
         return done.stdout.strip() if done.returncode == 0 else done.stderr
+
+    def submit(self, project: Project, *options: str) -> str:
+        """Submit a rehearsal of 1.1 that waits in its middle while it is held; the job's number."""
+        (project.folder / "held").unlink(missing_ok=True)
+        script = str(project.folder / "slurm.sh")
+        command = ["sbatch", "--parsable", f"--chdir={project.folder}", *options, script]
+        return self.call(*command, "exp1_lr.py", "--quick")
+
+    def job(self, number: str) -> dict[str, str]:
+        """What Slurm knows of a job: JobState, Restarts and so on."""
+        return dict(re.findall(r"(\w+)=(\S*)", self.call("scontrol", "show", "job", number)))
+
+    def end(self, number: str) -> str:
+        """The state in which a job ends, once it has."""
+        over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+        wait_until(lambda: self.job(number)["JobState"] in over)
+        wait_until(lambda: number not in self.call("squeue", "-h", "-o", "%i").split())
+        return self.job(number)["JobState"]
 
     def stop(self) -> None:
         self.control.communicate()
@@ -152,3 +170,110 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Project:
+    """A project whose sweep waits in the middle of training, once two of four runs are finished."""
+    project = Project(tmp_path / "project").edit(**SMALL).without_figures()
+    project.insert("lab/sweep.py", "        now, last = time.monotonic(), self.sent", HOLD)
+    path = project.folder / "lab" / "records.py"
+    text = path.read_text()
+    assert "CHECKPOINT_SECONDS = 10.0" in text
+    path.write_text(text.replace("CHECKPOINT_SECONDS = 10.0", "CHECKPOINT_SECONDS = 0"))
+    shutil.copy(ROOT / "slurm.sh", project.folder)
+    (project.folder / "hold").touch()
+    return project
+
+
+def log(project: Project, job: str) -> str:
+    return (project.folder / f"slurm-{job}.log").read_text()
+
+
+def in_the_middle(project: Project) -> dict[str, int]:
+    """Wait for the middle of a held sweep; the records that are there by then."""
+    wait_until((project.folder / "held").exists)
+    (project.folder / "held").unlink()
+    found = records(project)
+    assert len(found) in (2, 3)
+    return found
+
+
+def records(project: Project) -> dict[str, int]:
+    kept = files(project.results, "runs")
+    return {name: when for name, when in kept.items() if name.endswith(".json")}
+
+
+def release(project: Project) -> None:
+    (project.folder / "hold").unlink()
+
+
+@pytest.mark.endurance
+def test_submitted_sweep_is_shared_by_both_nodes(
+    cluster: Cluster, held: Project, rehearsed: Path
+) -> None:
+    release(held)
+    job = cluster.submit(held)
+    assert cluster.end(job) == "COMPLETED", log(held, job)
+    said = log(held, job)
+    assert "trained at once: 2" in said
+    assert said.count("summary.json") == 1
+    assert "Traceback" not in said
+    assert "rror" not in said
+    assert held.summary() == summary(rehearsed / "quick")
+
+
+@pytest.mark.endurance
+def test_requeued_and_cancelled_sweep_resumes(
+    cluster: Cluster, held: Project, rehearsed: Path
+) -> None:
+    job = cluster.submit(held)
+    kept = in_the_middle(held)
+    cluster.call("scontrol", "requeue", job)
+    wait_until((held.folder / "held").exists)  # it starts again by itself
+    assert cluster.job(job)["Restarts"] == "1"
+    assert kept.items() <= in_the_middle(held).items()
+    assert f"runs     4, of which {len(kept)} are finished" in log(held, job)
+    cluster.call("scancel", job)
+    assert cluster.end(job) == "CANCELLED"
+    kept |= records(held)
+    release(held)
+    second = cluster.submit(held)
+    assert cluster.end(second) == "COMPLETED", log(held, second)
+    print(log(held, job), log(held, second))
+    assert kept.items() <= records(held).items()
+    assert held.summary() == summary(rehearsed / "quick")
+
+
+@pytest.mark.endurance
+def test_lost_node_is_named_and_finished_runs_are_kept(
+    cluster: Cluster, held: Project, rehearsed: Path
+) -> None:
+    job = cluster.submit(held)
+    kept = in_the_middle(held)
+    cluster.kill_node("n2")
+    release(held)
+    wait_until(lambda: cluster.job(job)["JobState"] != "RUNNING")
+    print(cluster.job(job))
+    cluster.start_node("n2")
+    print(cluster.end(job))
+    print(log(held, job))
+    second = cluster.submit(held)
+    assert cluster.end(second) == "COMPLETED", log(held, second)
+    assert kept.items() <= records(held).items()
+    assert held.summary() == summary(rehearsed / "quick")
+
+
+@pytest.mark.endurance
+def test_time_limit_keeps_what_is_finished(
+    cluster: Cluster, held: Project, rehearsed: Path
+) -> None:
+    job = cluster.submit(held, "--time=1")
+    kept = in_the_middle(held)
+    assert cluster.end(job) == "TIMEOUT"
+    print(log(held, job))
+    release(held)
+    second = cluster.submit(held)
+    assert cluster.end(second) == "COMPLETED", log(held, second)
+    assert kept.items() <= records(held).items()
+    assert held.summary() == summary(rehearsed / "quick")
