@@ -13,6 +13,7 @@ Without torchrun every function here answers for the only process there is.
 import atexit
 import functools
 import os
+import re
 import socket
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -105,9 +106,10 @@ def _gather(item: Any) -> list[Any]:
         _join()
         dist.all_gather_object(items, item)
     except RuntimeError as error:
+        reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]
         raise UserError(
             f"process {rank()}: another process of this sweep has died or cannot be reached "
-            f"({str(error).splitlines()[0]}); what is finished is kept: start again to go on"
+            f"({reason}); what is finished is kept: start again to go on"
         ) from None
     return items
 
