@@ -16,12 +16,14 @@ from train import CURVES, Run, all_settings
 
 GLOSSARY = """\
 Every number is of the last epoch: mean ± sample standard deviation over the seeds that did not
-diverge. Accuracies (acc.) are in percent, losses in nats. Training is measured as validation is:
-with the final weights, without dropout and augmentation. Gap: training minus validation accuracy in
-points (percentage points). 95% CI: Student's interval of a mean. Difference: of test accuracy, in
-points, paired by seed. p: the paired t-test. p (Holm): p after Holm's correction for the number of
-comparisons in the table. Within noise: p (Holm) is 0.05 or more, so these runs do not tell which of
-the two settings is better."""
+diverge. Accuracies (acc.) are in percent, losses in nats. Training accuracy in a table is that of
+the final weights, measured as validation is; in the curves it is that of each batch as it is
+trained on. Gap: training minus validation accuracy in points (percentage points). 95% CI: Student's
+interval of a mean. Difference: of test accuracy, in points, paired by seed. p: the paired t-test. p
+(Holm): p after Holm's correction for the number of comparisons in the table. Within noise: p (Holm)
+is 0.05 or more, so these runs do not tell which of the two settings is better. The 95% CI is of one
+comparison alone, so it can exclude 0 all the same. Code: a hash of the code that decides the
+numbers, not a git commit."""
 NEAR_CHANCE = 1.5  # times the accuracy of guessing: more than always naming one class can reach
 
 
