@@ -193,6 +193,8 @@ def run(
     A mistake that the user can correct is one line and exit status 2; Ctrl-C is exit status 130.
     """
     try:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # where a terminal knows no minus sign
         if distributed.rank() > 0:
             sys.stdout = io.StringIO()  # only rank 0 prints
         path = Path(script["__file__"])

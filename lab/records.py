@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from data import Dataset
+from data import Dataset, UserError
 from lab import provenance
 from lab.gradients import GradientStatistics
 from train import CURVES, Run, Training, measure, settings_of
@@ -37,6 +37,8 @@ class Recorder:
     ) -> None:
         self.run, self.store = run, store
         start = store.load_weights(run.start) if run.start else None
+        if run.start and start is None:
+            raise UserError("the trained weights of a run to start from are gone: start again")
         checkpoint = store.load_checkpoint(run)
         self.engine = engine or (checkpoint and checkpoint["engine"])
         self.training = Training(run, dataset, start, checkpoint)
