@@ -14,6 +14,7 @@ import atexit
 import functools
 import os
 import re
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 from train import UserError
 
 T = TypeVar("T")
+ENDING = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = timedelta(days=365)  # a process waits for the others' shares however long they take
 
 
@@ -102,6 +104,8 @@ def _gather(item: Any) -> list[Any]:
     import torch.distributed as dist
 
     items = [None] * size()
+    # all is written by now, and torch would not let Python answer a signal: so that waiting can end
+    answers = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING}
     try:
         _join()
         dist.all_gather_object(items, item)
@@ -111,6 +115,9 @@ def _gather(item: Any) -> list[Any]:
             f"process {rank()}: another process of this sweep has died or cannot be reached "
             f"({reason}); what is finished is kept: start again to go on"
         ) from None
+    finally:
+        for number, answer in answers.items():
+            signal.signal(number, answer)
     return items
 
 

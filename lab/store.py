@@ -27,6 +27,11 @@ from lab import distributed, provenance
 from lab.records import is_whole
 from train import Run, UserError, settings_of
 
+try:
+    import fcntl
+except ImportError:  # on Windows, whose locks always work
+    fcntl = None
+
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 STALE_SECONDS = 3600.0  # a partial file this old belongs to a process that was killed
 # at these values a label need not name the field: digits are only for rehearsals
@@ -163,29 +168,32 @@ class Store:
     def claim(self, run: Run) -> Iterator[bool]:
         """Whether this process may train the run; no other may while the context lasts.
 
-        The operating system frees the lock of a process that dies, however it dies.
+        The operating system frees the lock of a process that dies, however it dies. On a folder
+        without locks the processes that torchrun starts need none, as they share no run.
+
+        Raises UserError where locks are needed and there are none.
         """
         path = self.root / ".locks" / f"{self.stem(run, provenance.fingerprint(run), None)}.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
-            try:
+            locks = [FileLock(path)] if has_locks(path.parent) else []
+            for lock in locks:
                 lock.acquire(blocking=False)
-            except Timeout:
-                yield False
-                return
-            except NotImplementedError:  # by some network file systems
-                if distributed.size() == 1:
-                    raise UserError(
-                        f"{self.root} has no working file locks: set RESULTS_DIR to another disk, "
-                        "or start the script with torchrun, whose processes share no run"
-                    ) from None
+        except Timeout:
+            yield False
+            return
         except OSError as error:
             raise UserError(cannot_write(path, error)) from None
+        if not locks and distributed.size() == 1:
+            raise UserError(
+                f"{self.root} has no working file locks: set RESULTS_DIR to another disk, or start "
+                "the script with torchrun --nproc-per-node=2 or more, whose processes share no run"
+            )
         try:
             yield True
         finally:
-            lock.release()
+            for lock in locks:
+                lock.release()
 
     def by_other_code(self, runs: Sequence[Run]) -> int:
         """How many of the runs are on disk, but only from code that was edited since."""
@@ -255,6 +263,21 @@ class Store:
         except OSError as failure:
             raise UserError(cannot_write(target, failure)) from None
         self.say(f"{path} is damaged ({reason}); it is kept as {target.name} and trained again")
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether files in a folder can be locked: on some network file systems they cannot.
+
+    Asked of the system itself, as versions of filelock differ in what they do then.
+    """
+    if fcntl is None:
+        return True
+    with (folder / "probe").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 def epochs_done(checkpoint: dict[str, Any]) -> int:

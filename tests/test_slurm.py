@@ -1,10 +1,11 @@
 """slurm.sh on a real Slurm of two nodes, which the tests start and stop on this machine."""
 
-import json
+import errno
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 from project import ROOT, SMALL, Project, children, files, summary
+
+from lab.store import Store
+from train import Run, UserError
 
 NODES = {"n1": "10.0.0.1", "n2": "10.0.0.2"}
 PATIENCE = 300  # seconds that anything here may take; the machine may be busy
@@ -277,5 +281,73 @@ def finish(cluster: Cluster, held: Project, kept: dict[str, int], rehearsed: Pat
     assert f"runs     4, of which {len(kept)} are finished" in log(held, job)
     assert kept.items() <= records(held).items()
     assert held.summary() == summary(rehearsed / "quick")
-    trained = [json.loads((held.results / "runs" / name).read_text())["trained"] for name in kept]
-    print(trained)
+
+
+WAITING = """
+import signal
+import time
+
+from lab import distributed
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+distributed._join()
+if distributed.rank() == 1:
+    time.sleep(600)
+print("waits", flush=True)
+distributed.on_all(lambda: None)
+"""
+
+
+@pytest.mark.slow
+def test_process_that_waits_for_a_silent_one_ends_when_it_is_told() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    waiting, silent = (
+        subprocess.Popen(
+            [sys.executable, "-c", WAITING],
+            cwd=ROOT,
+            env=shared | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    )
+    try:
+        assert waiting.stdout.readline() == "waits\n"
+        time.sleep(1)
+        waiting.terminate()
+        assert waiting.wait(timeout=20) == -signal.SIGTERM
+    finally:
+        waiting.kill()
+        silent.kill()
+        waiting.communicate()
+        silent.communicate()
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files cannot be locked: the errors are those of Lustre and NFS without a lock service."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def fail(file: object, operation: int) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+
+
+def test_processes_of_torchrun_need_no_locks(
+    no_locks: None, store: Store, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for _ in range(2):  # nothing is left behind that a later claim would take for a lock
+        with store.claim(a_run()) as free:
+            assert free
+
+
+def test_folder_without_locks_is_refused_in_one_line_without_torchrun(
+    no_locks: None, store: Store, a_run: Callable[..., Run]
+) -> None:
+    with pytest.raises(UserError, match=r"results has no working file locks: .* torchrun"):
+        store.claim(a_run()).__enter__()
