@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,23 +57,31 @@ class Project:
         return self
 
     def start(
-        self, *options: str, script: str = "exp1_lr.py", launcher: Sequence[str] = (sys.executable,)
+        self,
+        *options: str,
+        script: str = "exp1_lr.py",
+        launcher: Sequence[str] = (sys.executable,),
+        out: Any = subprocess.PIPE,
+        err: Any = subprocess.PIPE,
     ) -> subprocess.Popen:
         return subprocess.Popen(
             [*launcher, script, *options],
             cwd=self.folder,
             env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
             text=True,
             start_new_session=True,
             preexec_fn=answer_ctrl_c,
         )
 
     def run(self, *options: str, **how: Any) -> subprocess.CompletedProcess:
-        process = self.start(*options, **how)
-        out, err = process.communicate(timeout=240)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        """Run a command to its end. A pipe would wait for the server of its workers, too."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = self.start(*options, out=out, err=err, **how)
+            process.wait(timeout=240)
+            printed = [file.seek(0) or file.read() for file in (out, err)]
+        return subprocess.CompletedProcess(process.args, process.returncode, *printed)
 
     @property
     def results(self) -> Path:

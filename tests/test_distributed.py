@@ -58,21 +58,10 @@ def again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", FOUR_TOO)
-def test_processes_share_the_runs_and_rank_0_reports(
+def test_killed_process_is_named_and_the_next_ones_share_the_rest(
     processes: int, quiet: Project, rehearsed: Path
 ) -> None:
-    done = quiet.run("--quick", **torchrun(processes))
-    assert done.returncode == 0, done.stderr
-    assert f"trained at once: {processes}" in done.stdout
-    assert done.stdout.count("summary.json") == 1
-    assert summary(quiet.results) == summary(rehearsed / "quick")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", FOUR_TOO)
-def test_killed_process_is_named_and_a_new_start_finishes(
-    processes: int, quiet: Project, rehearsed: Path, again: Callable[[], str]
-) -> None:
+    """And rank 0 alone reports."""
     process = quiet.start("--quick", "--device", "cpu", **torchrun(processes))
     wait_until(lambda: bool(quiet.files("checkpoints")), process)
     os.kill(of_rank(processes - 1, process.pid), signal.SIGKILL)
@@ -84,13 +73,18 @@ def test_killed_process_is_named_and_a_new_start_finishes(
     assert "Traceback" not in report
     kept = quiet.files("runs")
     records = [name for name in kept if name.endswith(".json")]
-    assert f"4, of which {len(records)} are finished" in again()
+    done = quiet.run("--quick", **torchrun(processes))
+    assert done.returncode == 0, done.stderr
+    assert f"4, of which {len(records)} are finished" in done.stdout
+    assert f"trained at once: {processes}" in done.stdout
+    assert done.stdout.count("summary.json") == 1
     after = quiet.files("runs")
     assert all(after[name] == kept[name] for name in records)
     assert summary(quiet.results) == summary(rehearsed / "quick")
 
 
 @pytest.mark.slow
+@pytest.mark.endurance  # how it is named is tested below and in test_sweep.py, part by part
 def test_killed_worker_is_named_and_the_others_finish(
     quiet: Project, rehearsed: Path, again: Callable[[], str]
 ) -> None:

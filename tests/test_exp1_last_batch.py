@@ -91,7 +91,7 @@ def test_fresh_leaves_the_runs_of_1_1_alone(
 
 @pytest.fixture(scope="module")
 def rehearsal(rehearse: Callable[..., Rehearsal], rehearsal_of_1_1: Rehearsal) -> Rehearsal:
-    return rehearse(exp1_last_batch, beside=rehearsal_of_1_1.root, EPOCHS=2, SEEDS=[1, 2])
+    return rehearse(exp1_last_batch, beside=rehearsal_of_1_1.root, EPOCHS=1, SEEDS=[1])
 
 
 @pytest.mark.slow
@@ -103,9 +103,9 @@ def test_rehearsal_trains_the_twins_and_shows_them(
     mine = files(quick, "runs").keys()
     assert theirs < mine
     new = {name for name in mine - theirs if name.endswith(".json")}
-    assert len([name for name in new if "drop-last" in name]) == 6
-    assert len([name for name in new if "BatchNormNet" in name]) == 4
-    assert len(new) == 8
+    assert len([name for name in new if "drop-last" in name]) == 5
+    assert len([name for name in new if "BatchNormNet" in name]) == 2
+    assert len(new) == 6
     summary = json.loads((quick / "exp1_last_batch" / "summary.json").read_text())
     for pair in summary["comparisons"]:
         assert pair["test_accuracy"]["mean"] != 0  # 1,350 images leave a short last batch

@@ -1,5 +1,6 @@
 """Experiment 1.1: its runs, what its rehearsal leaves, and one epoch on the real data."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from project import Project, one_line
 
 import data
 import exp1_lr
-from lab import download, figures
+from lab import figures
 
 
 def test_runs_are_five_rates_from_five_seeds() -> None:
@@ -98,21 +99,23 @@ def test_bad_constant_ends_the_command_with_status_2(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_real_cifar10_by_the_command_line(project: Project, cifar10: data.Dataset) -> None:
-    """The command as it is meant, but for the number of images; test_train.py has all of them."""
-    project.environment["CIFAR10_DIR"] = str(download.data_folder())
-    project.edit(EPOCHS=1, SEEDS=[1], LEARNING_RATES=[0.1])
-    script = project.folder / "exp1_lr.py"
-    text = script.read_text()
-    assert 'split="standard",' in text
-    script.write_text(text.replace('split="standard",', 'split="standard", overfit_images=640,'))
-    done = project.run()
-    assert done.returncode == 0, done.stderr
-    assert "data     cifar10" in done.stdout
-    assert "REHEARSAL" not in done.stdout
+def test_runs_on_real_cifar10_where_it_is_no_rehearsal(
+    a_lab: Lab,
+    cifar10: data.Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As it is meant, but for the number of images; test_train.py trains on all of them."""
+    (run, *_) = exp1_lr.runs()["lr=0.1"]
+    few = dataclasses.replace(run, epochs=1, overfit_images=640)
+    a_lab.edit(exp1_lr, runs=lambda: {"lr=0.1": [few]})
+    assert a_lab.run(exp1_lr) == 0
+    printed = capsys.readouterr()
+    assert "data     cifar10" in printed.out
+    assert "REHEARSAL" not in printed.out
     line = r"finished BaselineNet_lr=0.1_.*seed=1: validation \d+\.\d+%, test \d+\.\d+%"
-    assert re.search(line, done.stderr)
-    folder = project.folder / "results" / "exp1_lr"
+    assert re.search(line, printed.err)
+    folder = a_lab.root / "exp1_lr"
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["rehearsal"] is False
     assert summary["groups"][0]["runs"][0]["report"]["airplane"]["support"] == 1000

@@ -97,14 +97,14 @@ def rehearsal(
     beside = tmp_path_factory.mktemp("beside") / "results"
     shutil.copytree(rehearsed, beside)
     next((beside / "quick" / "runs").glob("*lr=0.05_seed=2*.json")).unlink()
-    return rehearse(exp1_scheduler, beside=beside, EPOCHS=3, SEEDS=[1, 2], STEP_EPOCHS=1)
+    return rehearse(exp1_scheduler, beside=beside, EPOCHS=3, SEEDS=[1], STEP_EPOCHS=1)
 
 
 @pytest.mark.slow
 def test_rehearsal_trains_only_what_1_1_has_not(rehearsal: Rehearsal, rehearsed: Path) -> None:
     assert "the runs of exp1_lr.py" in rehearsal.out
     assert "4, of which 3 are finished" in rehearsal.out
-    assert "4, of which 0 are finished" in rehearsal.out
+    assert "2, of which 0 are finished" in rehearsal.out
     mine, theirs = (
         json.loads((root / "quick" / name / "summary.json").read_text())
         for root, name in ((rehearsal.root, "exp1_scheduler"), (rehearsed, "exp1_lr"))

@@ -15,7 +15,7 @@ from lab import experiment, figures
 from lab.experiment import Store
 from train import Run
 
-SMALL = {"EPOCHS": 1, "SEARCH_SEEDS": [11, 12, 13], "SEEDS": [1, 2, 3]}
+SMALL = {"EPOCHS": 1, "SEARCH_SEEDS": [11], "SEEDS": [1]}
 QUICK = {"GRID_SIDE": 2}
 
 
@@ -79,11 +79,13 @@ def rehearsal(rehearse: Callable[..., Rehearsal]) -> Rehearsal:
     return rehearse(exp4_search, quick=QUICK, **SMALL)
 
 
-@pytest.mark.slow
-def test_rehearsal_searches_and_trains_the_winners_again(rehearsal: Rehearsal) -> None:
-    assert "runs     16, of which 0 are finished" in rehearsal.out
-    assert "runs     6, of which 0 are finished" in rehearsal.out
-    quick = rehearsal.root / "quick"
+def test_winners_are_trained_again_and_compared(
+    a_lab: Lab, no_training: list[Run], no_figures: None
+) -> None:
+    a_lab.edit(exp4_search, SEARCH_SEEDS=[11, 12, 13], SEEDS=[1, 2, 3])
+    assert a_lab.run(exp4_search, "--quick", quick=QUICK) == 0
+    assert len(no_training) == 16 + 6
+    quick = a_lab.root / "quick"
     summary = json.loads((quick / "exp4_search" / "summary.json").read_text())
     assert summary["settings"]["GRID_SIDE"] == 2  # of a rehearsal
     labels = [group["label"] for group in summary["groups"]]
@@ -100,16 +102,18 @@ def test_rehearsal_searches_and_trains_the_winners_again(rehearsal: Rehearsal) -
     assert labels[2] == "untuned, lr=0.05, momentum=0"
     pairs = [(pair["label"], pair["minus"]) for pair in summary["comparisons"]]
     assert pairs == [(labels[0], labels[1]), (labels[0], labels[2]), (labels[1], labels[2])]
-    records = [json.loads(path.read_text()) for path in quick.glob("runs/*.json")]
-    trained = [span[1] - span[0] for record in records for span in record["trained"]]
-    assert len(records) == 22
-    assert summary["seconds"] > sum(trained) / 4  # the search's own are counted
 
 
 @pytest.mark.slow
 def test_rehearsal_draws_the_search_and_tells_it(rehearsal: Rehearsal) -> None:
+    assert "runs     8, of which 0 are finished" in rehearsal.out
+    assert "runs     3, of which 0 are finished" in rehearsal.out
     quick = rehearsal.root / "quick"
     summary = json.loads((quick / "exp4_search" / "summary.json").read_text())
+    records = [json.loads(path.read_text()) for path in quick.glob("runs/*.json")]
+    trained = [span[1] - span[0] for record in records for span in record["trained"]]
+    assert len(records) == 11
+    assert summary["seconds"] > sum(trained) / 4  # the search's own are counted
     page = (quick / "README.md").read_text()
     assert "A grid search of 4 runs finds" in page
     names = list(figures.figures(summary))
@@ -127,8 +131,8 @@ def test_second_rehearsal_trains_nothing(
     a_lab.monkeypatch.setenv("RESULTS_DIR", str(rehearsal.root))
     assert a_lab.edit(exp4_search, **SMALL).run(exp4_search, "--quick", quick=QUICK) == 0
     out = capsys.readouterr().out
-    assert "16, of which 16 are finished" in out
-    assert "6, of which 6 are finished" in out
+    assert "8, of which 8 are finished" in out
+    assert "3, of which 3 are finished" in out
     assert files(rehearsal.root / "quick", "runs") == before
 
 

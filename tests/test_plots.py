@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from conftest import Lab
-from project import Project, one_line
 
 import plots
 
@@ -163,8 +162,3 @@ def test_help_tells_folder_and_errors(plot: Plot) -> None:
     assert status == 0
     assert "--errors NAME" in out
     assert "folder" in out
-
-
-@pytest.mark.slow
-def test_command_line_without_results_is_one_line_and_status_2(project: Project) -> None:
-    assert "python exp1_lr.py" in one_line(project.run(script="plots.py"))

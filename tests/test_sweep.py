@@ -11,7 +11,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,6 @@ from lab.store import Store
 from lab.sweep import Progress
 from train import Run, UserError
 
-TWO_RUNS = {"EPOCHS": 4, "SEEDS": [1, 2], "LEARNING_RATES": [0.1]}
 MANY_RUNS = {"EPOCHS": 10, "SEEDS": [1, 2], "LEARNING_RATES": [0.1, 0.09, 0.08, 0.07, 0.06]}
 
 
@@ -81,32 +79,32 @@ def uninterrupted(rehearse: Callable[..., Rehearsal]) -> Callable[..., dict]:
 
 @pytest.mark.slow
 def test_sweep_killed_at_any_moment_goes_on(
-    quiet: Project, again: Callable[..., str], uninterrupted: Callable[..., dict]
+    quiet: Project, again: Callable[..., str], rehearsed: Path
 ) -> None:
-    """SIGKILL for all processes: while workers start, and in the midst of training."""
-    keep_every_epoch(quiet).edit(**TWO_RUNS)
-    for epochs in (0, 2):
-        process = quiet.start("--quick")
-        moment = partial(epochs_kept if epochs else start_of_workers, quiet, process)
-        wait_until(lambda moment=moment, epochs=epochs: moment() >= epochs, process)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert epochs_kept(quiet) >= 2
+    """SIGKILL for the command alone, whose workers die with it; then for all its processes."""
+    process = keep_every_epoch(quiet).start("--quick")
+    wait_until(lambda: epochs_kept(quiet) >= 1, process)
+    training = workers(process.pid)
+    assert len(training) == min(2, len(os.sched_getaffinity(0)))
+    family = [*children(process.pid), *training]
+    process.kill()
+    process.wait()
+    wait_until_gone(family)
+    assert not records(quiet.results)
+    process = quiet.start("--quick")
+    wait_until(lambda: bool(records(quiet.results)), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     finished = records(quiet.results)
-    again(**TWO_RUNS)
+    again()
     assert finished.items() <= records(quiet.results).items()  # nothing was trained twice
-    assert summary(quiet.results) == uninterrupted(TWO_RUNS)
+    assert summary(quiet.results) == summary(rehearsed / "quick")
     found = [json.loads(path.read_text()) for path in quiet.results.glob("runs/*.json")]
     assert max(len(record["trained"]) for record in found) >= 2  # it did go on from a checkpoint
     assert not list(quiet.folder.glob("**/*.damaged"))
 
 
-def start_of_workers(project: Project, process: subprocess.Popen) -> int:
-    """0 as soon as the command has started the server of its workers, and -1 before."""
-    return 0 if children(process.pid) else -1
-
-
-def epochs_kept(project: Project, process: subprocess.Popen | None = None) -> int:
+def epochs_kept(project: Project) -> int:
     """How many epochs the furthest checkpoint holds."""
     kept = [0]
     for path in project.results.glob("checkpoints/*.pt"):
@@ -148,21 +146,6 @@ def test_sweep_killed_at_fifty_random_moments_loses_nothing(
     assert not list(quiet.folder.glob("**/*.damaged"))
 
 
-@pytest.mark.slow
-def test_workers_die_with_the_sweep(quiet: Project) -> None:
-    """After SIGKILL of the command alone, nobody trains on."""
-    path = quiet.edit(EPOCHS=1000).folder / "lab" / "experiment.py"
-    path.write_text(path.read_text().replace("QUICK_EPOCHS = 10", "QUICK_EPOCHS = 1000"))
-    process = keep_every_epoch(quiet).start("--quick")
-    wait_until(lambda: bool(quiet.files("checkpoints")), process)
-    training = workers(process.pid)
-    assert len(training) == min(4, len(os.sched_getaffinity(0)))
-    family = [*children(process.pid), *training]
-    process.kill()
-    process.wait()
-    wait_until_gone(family)
-
-
 def is_alive(pid: int) -> bool:
     """Whether a process is there and no zombie, which waits for a parent that is gone."""
     try:
@@ -172,17 +155,13 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_sweep_says_what_is_kept(number: int, quiet: Project) -> None:
+def test_interrupted_sweep_says_what_is_kept(quiet: Project) -> None:
     """With most of the sweep still to do, so that waiting for a run or an epoch would be seen."""
     many = {"EPOCHS": 1, "LEARNING_RATES": [rate / 100 for rate in range(1, 16)]}
     process = quiet.edit(**many).start("--quick")
     wait_until(lambda: bool(records(quiet.results)), process)
     family = [*children(process.pid), *workers(process.pid)]
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does
-    else:
-        process.send_signal(number)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     process.wait(timeout=5)  # well under a second, but for a busy machine
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -198,6 +177,24 @@ def wait_until_gone(family: list[int]) -> None:
     while any(map(is_alive, family)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_sigterm_is_answered_like_ctrl_c(
+    a_lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sent to this process as soon as a run has begun."""
+    reported = Progress.progress
+
+    def terminated(*words: object) -> None:
+        reported(*words)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "progress", terminated)
+    assert a_lab.edit(exp1_lr, **MANY_RUNS).run(exp1_lr, "--quick") == 130
+    lines = [line for line in capsys.readouterr().err.splitlines() if "stopped" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("stopped: 0 of 10 runs are finished and kept")
 
 
 @pytest.mark.slow
@@ -267,7 +264,7 @@ def test_sweep_waits_for_a_run_that_another_one_trains(
         with store.claim(run) as claimed:
             assert claimed
             released.set()
-            time.sleep(4)
+            time.sleep(2)
             store.save(run, record, weights)
 
     other = threading.Thread(target=train_elsewhere)
