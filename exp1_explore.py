@@ -3,7 +3,7 @@
 BaselineNet is trained at rates over five powers of ten, from those that break training to those
 that hardly train, from five seeds on the split of 1.1, which shares the runs at two of the rates.
 The suggested range is the unbroken row of rates around the best whose mean validation accuracy
-after the last epoch is within RANGE_MARGIN of the best's. Rates at which half of the runs or more
+after the last epoch is within a margin of the best's. Rates at which half of the runs or more
 diverge are left out.
 
     python exp1_explore.py            # 35 runs of 50 epochs, 10 of which are among those of 1.1
@@ -58,7 +58,7 @@ def suggested_range(records: Records, margin: float) -> list[float] | None:
         return None
     rates = {label: group[0]["run"]["learning_rate"] for label, group in records.items()}
     reached = {
-        label: spread([r["val_accuracy"][-1] for r in group if r["diverged_at_epoch"] is None])
+        label: spread(record["val_accuracy"][-1] for record in group)
         for label, group in sound.items()
     }
     least = max(found["mean"] for found in reached.values()) - margin

@@ -5,22 +5,23 @@ and trains nothing. The weights of the experiment's best run go to results/publi
 """
 
 import argparse
-import importlib
-import shutil
+import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lab import experiment
 from lab.constants import Constants, check_constants
-from lab.experiment import Experiment, Groups, Records, results_root
+from lab.experiment import Experiment, Groups, Record, Records, results_root
 from lab.page import how_sure
 from lab.provenance import HERE
-from lab.records import run_of
-from lab.store import Store, label
-from lab.summary import load_summaries
+from lab.records import FINAL_RESULTS, run_of
+from lab.store import Store, label, read, write
+from lab.summary import by_number, load_summary
 from lab.tables import answer
-from train import Run, UserError
+from lab.trained import is_present
+from train import CURVES, Run, UserError
 
 
 class Publication(Experiment):
@@ -61,41 +62,52 @@ class Publication(Experiment):
         sound = [r for r in records.get(summary["best"], []) if r["diverged_at_epoch"] is None]
         best = max(sound, key=lambda record: record["val_accuracy"][-1], default=None)
         if best and self.publish_weights(run_of(best["run"])):
-            new = {
+            replaced = {
                 label: [self.store.load_record(run_of(record["run"])) for record in group]
                 for label, group in records.items()
             }
-            summary = super().write(new, root, **contents)
+            return super().write(replaced, root, **contents)
         return summary
 
     def publish_weights(self, run: Run) -> bool:
         """See that a run's weights are published; whether its record was replaced for that.
 
-        They come with the record that names their hash: one that was published without weights is
-        replaced by your own of the same run.
+        They come with the record that names their hash. So your own run, which has weights,
+        replaces one that was published without, if both have the same results to the last bit.
         """
         if self.store.load_weights(run) is not None:
             return False
         if self.own.load_weights(run) is None:
             print(f"weights  of {label(run)} are not kept: train it again, and publish again")
             return False
-        old, (new, _) = self.store.find_record(run), self.own.find_record(run)
-        if old:
-            old[0].unlink()
-        copy(new, self.store.runs)
+        (old, published), (new, retrained) = self.store.find_record(run), self.own.find_record(run)
+        if results_of(published) != results_of(retrained):
+            print(f"weights  of {label(run)} are not published: the retrained run differs")
+            return False
         copy(new.with_suffix(".pt"), self.store.weights)
+        copy(new, self.store.runs)
+        if old.name != new.name:
+            old.unlink()
         return True
 
 
 def copy(path: Path, folder: Path) -> None:
-    """Copy a file into a folder under its own name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(path, folder / path.name)
+    """Copy a file into a folder under its own name, whole or not at all."""
+    write(folder / path.name, read(path))
+
+
+def results_of(record: Record) -> list[Any]:
+    """All that must be equal for one record to stand for another: results, and their device."""
+    return [record["environment"]["device"], *(record[name] for name in CURVES + FINAL_RESULTS)]
 
 
 def write_findings(readme: Path) -> None:
-    """Write what the published summaries say, and how sure it is, between README's markers."""
-    summaries = load_summaries(experiment.PUBLISHED)
+    """Write what the published summaries say, and how sure it is, between README's markers.
+
+    Raises UserError where a summary is damaged.
+    """
+    paths = experiment.PUBLISHED.glob("*/summary.json")
+    summaries = sorted(map(load_summary, paths), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
     parts = {
         "findings": [*(f"**{each['title']}.** {answer(each)}" for each in summaries), glance],
@@ -106,21 +118,35 @@ def write_findings(readme: Path) -> None:
         start, end = f"<!-- {name}: written by python -m lab.publish -->", f"<!-- end of {name} -->"
         before, rest = text.split(start)
         text = "\n\n".join([before + start, *paragraphs, end]) + rest.split(end)[1]
-    readme.write_text(text, encoding="utf-8")
+    write(readme, text.encode())
+
+
+def load_script(name: str) -> ModuleType:
+    """The script of an experiment. Raises UserError where it is none, or cannot be imported."""
+    if not name.isidentifier() or importlib.util.find_spec(name) is None:
+        raise UserError(f"there is no {name}.py here")
+    try:
+        script = importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{name}.py cannot be imported: {error}") from None
+    if not (hasattr(script, "runs") and hasattr(script, "main")):
+        raise UserError(f"{name}.py is no experiment: it has no runs() and main()")
+    return script
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="the experiment to publish: exp1_lr")
-    name = Path(parser.parse_args().name).stem
     try:
-        script = importlib.import_module(name)
-        constants = check_constants(f"{name}.py", vars(script))
-        script.main(Publication(Path(script.__file__), script.__doc__, constants))
+        script = load_script(Path(parser.parse_args().name).stem)
+        path = Path(script.__file__)
+        constants = check_constants(path.name, vars(script))
+        script.main(Publication(path, script.__doc__ or path.stem, constants))
         write_findings(HERE / "README.md")
-    except ModuleNotFoundError:
-        print(f"there is no {name}.py here", file=sys.stderr)
-        sys.exit(2)
+        paths = list((experiment.PUBLISHED / "runs").glob("*.json"))
+        older = len(paths) - sum(map(is_present, paths))
+        if older:
+            print(f"{older} of {len(paths)} published records were made by older code")
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
