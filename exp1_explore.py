@@ -58,11 +58,11 @@ def suggested_range(records: Records, margin: float) -> list[float] | None:
         return None
     rates = {label: group[0]["run"]["learning_rate"] for label, group in records.items()}
     reached = {
-        label: spread(record["val_accuracy"][-1] for record in group)
+        label: spread(record["val_accuracy"][-1] for record in group)["mean"]
         for label, group in sound.items()
     }
-    least = max(found["mean"] for found in reached.values()) - margin
-    good = {label for label, found in reached.items() if found["mean"] >= least}
+    least = max(reached.values()) - margin
+    good = {label for label, mean in reached.items() if mean >= least}
     for _, row in groupby(sorted(rates, key=rates.get), key=lambda label: label in good):
         labels = list(row)
         if best_label(sound) in labels:

@@ -312,6 +312,5 @@ def load_summaries(root: Path) -> list[dict[str, Any]]:
 
 def by_number(summary: dict[str, Any]) -> tuple[str, str]:
     """A key to sort summaries by title, 1.9 before 1.10, and by name."""
-    return re.sub(r"\d+", lambda number: number[0].zfill(4), summary["title"]), summary[
-        "experiment"
-    ]
+    title = re.sub(r"\d+", lambda number: number[0].zfill(4), summary["title"])
+    return title, summary["experiment"]

@@ -234,8 +234,7 @@ def test_weights_that_a_run_starts_from_are_trained_again(
     [
         ("SEEDS", [1, 9]),
         ("SEEDS", []),
-        ("FINE_TUNING_DIVISOR", 1),
-        ("FINE_TUNING_DIVISOR", "10"),
+        ("FINE_TUNING_LEARNING_RATE", 0),
         ("LEARNING_RATE", -1),
     ],
 )
