@@ -14,7 +14,7 @@ from itertools import groupby
 
 import lab
 from lab import Experiment, Groups, Records, UserError
-from lab.summary import best_label, spread
+from lab.summary import best_label, final_accuracy
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -57,10 +57,7 @@ def suggested_range(records: Records, margin: float) -> list[float] | None:
     if not sound:
         return None
     rates = {label: group[0]["run"]["learning_rate"] for label, group in records.items()}
-    reached = {
-        label: spread(record["val_accuracy"][-1] for record in group)["mean"]
-        for label, group in sound.items()
-    }
+    reached = {label: final_accuracy(group) for label, group in sound.items()}
     least = max(reached.values()) - margin
     good = {label for label, mean in reached.items() if mean >= least}
     for _, row in groupby(sorted(rates, key=rates.get), key=lambda label: label in good):

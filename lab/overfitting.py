@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from lab.summary import Record, Records, spread, summarise_group
+from lab.summary import Record, Records, in_words, spread, summarise_group
 from lab.tables import named, percent, seeds_in_words
 from train import all_settings
 
@@ -88,18 +88,12 @@ def learned(stage: dict[str, Any]) -> str:
     )
 
 
-def overfitting(records: Records) -> list[str]:
-    """After which epoch mean validation loss begins to rise, setting by setting; sentences."""
-    rising, falling = [], []
+def overfitting(records: Records) -> str:
+    """After which epoch the mean validation loss of each setting is lowest, and then rises."""
+    found = []
     for label, group in records.items():
-        if epoch := overfits_after(summarise_group(label, group)["mean"]["val_loss"]):
-            known = [one for run in group if (one := overfits_after(run["val_loss"]))]
-            seeds = f" (single seeds: {min(known)} to {max(known)})" if known else ""
-            rising.append(f"{epoch} for {named(label)}{seeds}")
-        else:
-            falling.append(named(label))
-    sentences = {
-        "Mean validation loss is lowest after this epoch and then rises": rising,
-        "Mean validation loss is lowest after the last epoch": falling,
-    }
-    return [f"{start}: {', '.join(found)}." for start, found in sentences.items() if found]
+        epoch = overfits_after(summarise_group(label, group)["mean"]["val_loss"])
+        known = [one for run in group if (one := overfits_after(run["val_loss"]))]
+        seeds = f" (single seeds: {min(known)} to {max(known)})" if epoch and known else ""
+        found.append(f"{f'epoch {epoch}' if epoch else 'the last epoch'} for {named(label)}{seeds}")
+    return f"Mean validation loss is lowest after {in_words(found)}."

@@ -38,7 +38,11 @@ class Publication(Experiment):
         runs = list(dict.fromkeys(run for group in groups.values() for run in group))
         if any(run.dataset == "digits" for run in runs):
             raise UserError(f"{self.script}: a rehearsal is not published")
-        missing = [run for run in runs if not self.publish_run(run)]
+        for run in runs:
+            found = self.own.find_record(run)
+            if found and not self.store.load_record(run):
+                copy(found[0], self.store.runs)
+        missing = [run for run in runs if not self.store.load_record(run)]
         if missing:
             raise UserError(
                 f"{self.script}: {len(missing)} of {len(runs)} runs are not finished, so nothing "
@@ -48,25 +52,17 @@ class Publication(Experiment):
             label: [self.store.load_record(run) for run in group] for label, group in groups.items()
         }
 
-    def publish_run(self, run: Run) -> bool:
-        """See that a run's record is published; whether it is."""
-        if self.store.load_record(run):
-            return True
-        if found := self.own.find_record(run):
-            copy(found[0], self.store.runs)
-        return found is not None
-
     def write(self, records: Records, root: Path, **contents: Any) -> dict[str, Any]:
         """Write the report, and the weights of the best run beside it."""
         summary = super().write(records, root, **contents)
         sound = [r for r in records.get(summary["best"], []) if r["diverged_at_epoch"] is None]
         best = max(sound, key=lambda record: record["val_accuracy"][-1], default=None)
         if best and self.publish_weights(run_of(best["run"])):
-            replaced = {
-                label: [self.store.load_record(run_of(record["run"])) for record in group]
+            groups = {
+                label: [run_of(record["run"]) for record in group]
                 for label, group in records.items()
             }
-            return super().write(replaced, root, **contents)
+            return super().write(self.records(groups, fresh=False), root, **contents)
         return summary
 
     def publish_weights(self, run: Run) -> bool:
@@ -122,13 +118,10 @@ def write_findings(readme: Path) -> None:
 
 
 def load_script(name: str) -> ModuleType:
-    """The script of an experiment. Raises UserError where it is none, or cannot be imported."""
+    """The script of an experiment. Raises UserError where there is none of this name."""
     if not name.isidentifier() or importlib.util.find_spec(name) is None:
         raise UserError(f"there is no {name}.py here")
-    try:
-        script = importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"{name}.py cannot be imported: {error}") from None
+    script = importlib.import_module(name)
     if not (hasattr(script, "runs") and hasattr(script, "main")):
         raise UserError(f"{name}.py is no experiment: it has no runs() and main()")
     return script
@@ -147,7 +140,7 @@ def main() -> None:
         older = len(paths) - sum(map(is_present, paths))
         if older:
             print(f"{older} of {len(paths)} published records were made by older code")
-    except UserError as error:
+    except (UserError, ImportError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
 

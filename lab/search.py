@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.summary import Record, Records, spread
+from lab.summary import Record, Records, final_accuracy, spread
 from lab.tables import interval, percent, signed
 from train import all_settings
 
@@ -101,18 +101,19 @@ def search_in_words(searches: dict[str, dict[str, Any]], records: Records) -> li
     """
     found = []
     for name, search in searches.items():
-        sound = [p["val_accuracy"] is not None for r in search["repeats"] for p in r["points"]]
+        points = [point for repeat in search["repeats"] for point in repeat["points"]]
+        sound = [point for point in points if point["val_accuracy"] is not None]
         if not (best := search["winner"]):
             found.append(f"Every run of the {name} search diverged.")
             continue
         highest = percent(*(search["best_so_far"][key][-1] for key in ("mean", "std")))
-        again = spread(record["val_accuracy"][-1] for record in records[name])
         found.append(
-            f"A {name} search of {len(search['repeats'][0]['points'])} runs finds {highest} "
-            f"validation accuracy; {sound.count(False)} of {len(sound)} runs diverged. Its winner, "
-            f"learning rate {best['learning_rate']:.3g} and momentum {best['momentum']:.3g}, has "
-            f"{percent(best['val_accuracy'])}. The highest of {sum(sound)} noisy numbers tends to "
-            f"be too high. From fresh seeds the winner's mean is {percent(again['mean'])}."
+            f"A {name} search of {len(search['best_so_far']['mean'])} runs finds {highest} "
+            f"validation accuracy; {len(points) - len(sound)} of {len(points)} runs diverged. Its "
+            f"winner, learning rate {best['learning_rate']:.3g} and momentum "
+            f"{best['momentum']:.3g}, has {percent(best['val_accuracy'])}. The highest of "
+            f"{len(sound)} noisy numbers tends to be too high. From fresh seeds the winner's mean "
+            f"is {percent(final_accuracy(records[name]))}."
         )
     for one, other in combinations(searches, 2):
         ends = [[r["best_so_far"][-1] for r in searches[name]["repeats"]] for name in (one, other)]

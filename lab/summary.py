@@ -53,7 +53,7 @@ def summarise(
     title, colon, question = first.partition(": ")
     groups = [summarise_group(label, group) for label, group in records.items()]
     candidates = [c for c in (records if candidates is None else candidates) if c in records]
-    winner = best([group for group in groups if group["label"] in candidates])
+    winner = best({label: records[label] for label in candidates})
     if not comparisons and winner:
         comparisons = [(winner, label) for label in candidates if label != winner]
     pairs = [(one, other) for one, other in comparisons if one in records and other in records]
@@ -221,21 +221,6 @@ def judge(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return judged
 
 
-def against_published(records: Records, published: Records) -> list[dict[str, Any]]:
-    """How far results agree with the published ones of equal runs: compare() of every setting.
-
-    "first_loss" is the largest absolute difference of the first epoch's training loss, in nats: 0.0
-    means equal to the last bit. Settings of which nothing is published are left out.
-    """
-    found = []
-    for label, theirs in published.items():
-        if theirs:
-            losses = paired(records[label], theirs, lambda record: record["train_loss"][0]).values()
-            pair = compare(label, records[label], "published", theirs)
-            found.append(pair | {"first_loss": max(map(abs, losses), default=None)})
-    return found
-
-
 def spread(values: Iterable[float | None]) -> dict[str, float | None]:
     """Mean, sample standard deviation, and half-width of Student's 95% interval of the mean.
 
@@ -251,16 +236,21 @@ def spread(values: Iterable[float | None]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(known), "std": std, "ci95": ci95}
 
 
-def best(groups: Sequence[dict[str, Any]]) -> str | None:
-    """The label with the highest mean validation accuracy at the last epoch."""
-    ends = {group["label"]: group["mean"]["val_accuracy"][-1] for group in groups}
+def final_accuracy(records: Iterable[Record]) -> float | None:
+    """Mean validation accuracy after the last epoch; None if all diverged."""
+    return spread(record["val_accuracy"][-1] for record in records)["mean"]
+
+
+def best(records: Records) -> str | None:
+    """The label with the highest mean validation accuracy after the last epoch."""
+    ends = {label: final_accuracy(group) for label, group in records.items()}
     sound = [label for label, end in ends.items() if end is not None]
     return max(sound, key=ends.get, default=None)
 
 
 def best_label(records: Records) -> str:
     """The label of the best of several groups of records. Raises UserError if all diverged."""
-    found = best([summarise_group(label, group) for label, group in records.items()])
+    found = best(records)
     if found is None:
         raise UserError(f"every run of {', '.join(records)} diverged: lower the learning rate")
     return found

@@ -11,7 +11,16 @@ from typing import Any
 from tabulate import tabulate
 
 from lab.store import write
-from lab.summary import FINAL, Record, Records, common, generalisation_gap, in_words
+from lab.summary import (
+    FINAL,
+    Record,
+    Records,
+    common,
+    compare,
+    generalisation_gap,
+    in_words,
+    paired,
+)
 from train import CURVES, Run, all_settings
 
 GLOSSARY = """\
@@ -135,15 +144,18 @@ def difference(pair: dict[str, Any]) -> dict[str, str]:
     return {"difference": signed(found["mean"]), "95% CI": interval(found), "seeds": seeds}
 
 
-def against_published_lines(agreements: Sequence[dict[str, Any]]) -> str:
-    """A table of how far results agree with the published ones, setting by setting."""
-    lines = []
-    for pair in agreements:
-        words = {None: "–", 0.0: "equal to the last bit"}
-        loss = words.get(pair["first_loss"]) or f"differs by up to {pair['first_loss']:.1e} nats"
-        line = {"yours minus published": pair["label"]} | difference(pair)
-        lines.append(line | {"training loss of epoch 1": loss})
-    return tabulate(lines, "keys", "simple", disable_numparse=True)
+def against_published(records: Records, published: Records) -> str:
+    """A table of how far results agree with the published ones of equal runs, by setting."""
+    rows = []
+    for label, theirs in published.items():
+        if theirs:
+            losses = paired(records[label], theirs, lambda record: record["train_loss"][0])
+            largest = max(map(abs, losses.values()), default=None)
+            words = {None: "–", 0.0: "equal to the last bit"}
+            loss = words.get(largest) or f"differs by up to {largest:.1e} nats"
+            cells = difference(compare(label, records[label], "published", theirs))
+            rows.append({"yours minus published": label, **cells, "training loss of epoch 1": loss})
+    return tabulate(rows, "keys", "simple", disable_numparse=True)
 
 
 def facts(summary: dict[str, Any]) -> str:
@@ -199,22 +211,21 @@ def answer(summary: dict[str, Any]) -> str:
 
 def caveats(summary: dict[str, Any]) -> list[str]:
     """What limits the answer: the edge of what was tried, the loss, what learned nothing."""
-    groups = {group["label"]: group for group in summary["groups"]}
-    found = []
-    if best := groups.get(summary["best"]):
-        found += at_the_edge(best, summary["groups"])
-        losses = {label: groups[label]["mean"]["val_loss"][-1] for label in summary["candidates"]}
-        lowest = min((loss, label) for label, loss in losses.items() if loss is not None)[1]
+    groups, found, stuck = summary["groups"], [], []
+    tried = {group["label"]: group for group in groups if group["label"] in summary["candidates"]}
+    if best := tried.get(summary["best"]):
+        found += at_the_edge(best, groups)
+        losses = {label: group["mean"]["val_loss"][-1] for label, group in tried.items()}
+        lowest = min((label for label in losses if losses[label] is not None), key=losses.get)
         if losses[lowest] < losses[best["label"]]:
             found.append(f"By mean validation loss, {named(lowest)} would be the best.")
-    matrices = [run.get("confusion_matrix") for group in groups.values() for run in group["runs"]]
+    matrices = [run.get("confusion_matrix") for group in groups for run in group["runs"]]
     guessing = 100 / next((len(matrix) for matrix in matrices if matrix), 10)
     least = NEAR_CHANCE * guessing
-    stuck = []
-    for label, group in groups.items():
+    for group in groups:
         ends = [run["val_accuracy"][-1] for run in group["runs"]]
         if n := sum(end is not None and 100 * end < least for end in ends):
-            stuck.append(f"{named(label)} ({n} of {len(ends)})")
+            stuck.append(f"{named(group['label'])} ({n} of {len(ends)})")
     if stuck:
         found.append(
             f"Some runs learned nothing (final validation accuracy below {least:g}%; guessing "

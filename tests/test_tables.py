@@ -2,13 +2,14 @@
 
 import csv
 import json
+import math
 
 import pytest
 from test_summary import ENVIRONMENT, RUN, record
 
-from lab.summary import against_published, summarise
+from lab.summary import summarise
 from lab.tables import (
-    against_published_lines,
+    against_published,
     answer,
     caveats,
     notes,
@@ -344,17 +345,23 @@ def test_runs_that_learned_nothing_are_named():
 
 
 def test_agreement_with_published_results_is_a_table():
+    bit = math.nextafter(2.0, 3)
     mine = {
         "same": [record(1, 0.6, 0.60), record(2, 0.6, 0.61)],
         "near": [record(1, 0.6, 0.60), record(2, 0.6, 0.62), record(3, 0.6, diverged_at=0)],
+        "bit": [record(1, 0.6), record(2, 0.6)],
         "gone": [record(1, 0.6, diverged_at=0)],
+        "new": [record(1, 0.6)],
     }
+    gpu = {"environment": ENVIRONMENT | {"device": "NVIDIA H100"}}
     theirs = {
-        "same": mine["same"],
-        "near": [record(seed, 0.6, 0.6, train_loss=[2.25, 1.0]) for seed in (1, 2, 3)],
+        "same": mine["same"][::-1],
+        "near": [record(seed, 0.6, 0.6, train_loss=[2.25, 1.0], **gpu) for seed in (1, 2, 3)],
+        "bit": [record(1, 0.6, train_loss=[bit, 1.0])],
         "gone": mine["gone"],
+        "new": [],
     }
-    lines = against_published_lines(against_published(mine, theirs)).splitlines()[2:]
+    lines = against_published(mine, theirs).splitlines()[2:]
     cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
     assert cells == [
         ["same", "+0.00", "+0.00 to +0.00", "2", "equal to the last bit"],
@@ -362,6 +369,7 @@ def test_agreement_with_published_results_is_a_table():
             *("near", "+1.00", "−11.71 to +13.71", "2 (without seed 3, which diverged)"),
             "differs by up to 2.5e-01 nats",
         ],
+        ["bit", "+0.00", "–", "1", "differs by up to 4.4e-16 nats"],
         ["gone", "–", "–", "0 (without seed 1, which diverged)", "–"],
     ]
 
