@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from data import UserError
-from lab import figures, page, trained
+from lab import experiment, figures, page, trained
 from lab.experiment import results_root
 from lab.summary import DAMAGE, load_summary
 
@@ -45,13 +45,17 @@ def redraw(root: Path) -> None:
 def draw_errors(name: str) -> None:
     """Draw what one finished run gets wrong on the test set, into errors/ of its results folder.
 
+    The figures of a published run go to your own folder.
+
     Raises UserError where the name is not that of one run, or the run has no test results.
     """
     path = trained.find_run(name)
     record = trained.load(path)
     if record["diverged_at_epoch"] is not None:
         raise UserError(f"{path} holds a run that diverged: it has no test results")
-    for figure in figures.draw_errors(record, path.stem, path.parent.parent / "errors"):
+    root = path.parent.parent
+    root = results_root() if root == experiment.PUBLISHED else root
+    for figure in figures.draw_errors(record, path.stem, root / "errors"):
         print(figure)
 
 

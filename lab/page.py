@@ -61,7 +61,7 @@ def section(summary: dict[str, Any], root: Path) -> str:
 
 
 def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
-    """What the results rest on, and what they leave open; last the "how_sure" of every summary."""
+    """What the results rest on, and what they leave open; sentences."""
     groups = [group for summary in summaries for group in summary["groups"]]
     pairs = [pair for summary in summaries for pair in summary["comparisons"]]
     runs = {
@@ -90,5 +90,4 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
         "accuracies tend to be a little too high.",
         f"Divergence: {sum(runs.values())} of {len(runs)} runs diverged.",
         f"Devices: {places}. No comparison mixes devices.",
-        *(sentence for summary in summaries for sentence in summary.get("how_sure", [])),
     ]

@@ -17,7 +17,7 @@ from lab.experiment import Experiment, Groups, Record, Records, results_root
 from lab.page import how_sure
 from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
-from lab.store import Store, label, read, write
+from lab.store import Store, label, write
 from lab.summary import by_number, load_summary
 from lab.tables import answer
 from lab.trained import is_present
@@ -89,7 +89,7 @@ class Publication(Experiment):
 
 def copy(path: Path, folder: Path) -> None:
     """Copy a file into a folder under its own name, whole or not at all."""
-    write(folder / path.name, read(path))
+    write(folder / path.name, path.read_bytes())
 
 
 def results_of(record: Record) -> list[Any]:

@@ -13,7 +13,6 @@ from lab import experiment
 from lab.experiment import results_root
 from lab.provenance import HERE, fingerprint
 from lab.records import KEYS, run_of
-from lab.store import read
 from lab.summary import in_words
 from train import UserError, build
 
@@ -62,14 +61,13 @@ def is_present(path: Path) -> bool:
 
 def load(path: Path) -> dict[str, Any]:
     """A record from its file. Raises UserError where that is gone or damaged."""
-    content = read(path)
     try:
-        record = json.loads(content)
+        record = json.loads(path.read_text(encoding="utf-8"))
         if missing := {"run", "diverged_at_epoch", *KEYS} - record.keys():
             raise UserError(f"it has no {in_words(sorted(missing))}")
         return record
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}): run its script again") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is gone or damaged ({error}): run its script again") from None
 
 
 def load_network(name: str) -> nn.Module:
@@ -85,7 +83,10 @@ def load_network(name: str) -> nn.Module:
     record = load(path)
     published = path.parent.parent == experiment.PUBLISHED
     weights = (path.parent.parent / "weights" if published else path.parent) / f"{path.stem}.pt"
-    content = read(weights) if weights.exists() else b""
+    try:
+        content = weights.read_bytes()
+    except OSError:
+        content = b""
     if hashlib.sha256(content).hexdigest() != record.get("weights_sha256"):
         raise UserError(f"{shown(weights)} is not there, or damaged: run its script again")
     network = build(run_of(record["run"]), classes=len(record["confusion_matrix"]))

@@ -162,9 +162,9 @@ def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices():
     second = {"x": group(0.6, [0.5], environment=gpu), "a": first["a"][:1]}
     summaries = [
         summary_of(first),
-        summary_of(second, "exp2", "Experiment 2.1, more", how_sure=["A second machine agrees."]),
+        summary_of(second, "exp2", "Experiment 2.1, more"),
     ]
-    seeds, intervals, comparisons, choice, divergence, devices, more = how_sure(summaries)
+    seeds, intervals, comparisons, choice, divergence, devices = how_sure(summaries)
     assert seeds.startswith("Seeds: a setting is trained from 1 and 3 seeds. ")
     # the accuracies of c and d are 4.1 points apart: 4.1 · 4.302653 / √3 = 10.18
     assert "the widest 95% interval of a mean test accuracy is ± 10.18 points" in intervals
@@ -177,4 +177,3 @@ def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices():
     assert (
         devices == "Devices: 1.1 on cpu; 2.1 on NVIDIA H100 and cpu. No comparison mixes devices."
     )
-    assert more == "A second machine agrees."

@@ -104,6 +104,7 @@ def test_errors_of_any_finished_run_are_drawn(finished: Lab, plot: Plot) -> None
     root = finished.root / "quick"
     path = next(root.glob("runs/*lr=0.05_seed=2*.json"))
     before = {file: file.read_bytes() for file in root.glob("*/*") if file.is_file()}
+    finished.monkeypatch.setattr("lab.experiment.PUBLISHED", finished.root / "published")
     status, out, err = plot("--errors", "lr=0.05_seed=2")
     assert status == 0, err
     figures = [root / "errors" / f"{path.stem}_{name}.png" for name in ("confusion", "mistakes")]
@@ -114,6 +115,20 @@ def test_errors_of_any_finished_run_are_drawn(finished: Lab, plot: Plot) -> None
     assert [figure.read_bytes() for figure in figures] == drawn
     after = {file: file.read_bytes() for file in before}
     assert after == before
+
+
+def test_errors_of_a_published_run_are_drawn_into_your_own_folder(
+    finished: Lab, plot: Plot, no_figures: None
+) -> None:
+    published = finished.root / "published"
+    finished.monkeypatch.setattr("lab.experiment.PUBLISHED", published)
+    (finished.root / "quick").rename(published)
+    folders = []
+    finished.monkeypatch.setattr(
+        "lab.figures.save", lambda found, folder: folders.append(folder) or []
+    )
+    assert plot("--errors", "lr=0.05_seed=2")[0] == 0
+    assert folders == [finished.root / "errors"]
 
 
 def test_errors_of_no_run_or_of_several_are_refused(
@@ -139,9 +154,9 @@ def test_errors_of_a_diverged_or_damaged_run_are_refused(
     assert "diverged" in refused("--errors", path.name)
     del record["confusion_matrix"]
     path.write_text(json.dumps(record))
-    assert "is damaged (it has no confusion_matrix)" in refused("--errors", path.name)
+    assert "damaged (it has no confusion_matrix)" in refused("--errors", path.name)
     path.write_text(path.read_text()[:300])
-    assert "is damaged" in refused("--errors", path.name)
+    assert "is gone or damaged" in refused("--errors", path.name)
 
 
 @pytest.mark.slow
