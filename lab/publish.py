@@ -84,7 +84,7 @@ class Publication(Experiment):
         copy(new, self.store.runs)
         if old.name != new.name:
             old.unlink()
-        return True
+        return published != retrained
 
 
 def copy(path: Path, folder: Path) -> None:
@@ -94,7 +94,8 @@ def copy(path: Path, folder: Path) -> None:
 
 def results_of(record: Record) -> list[Any]:
     """All that must be equal for one record to stand for another: results, and their device."""
-    return [record["environment"]["device"], *(record[name] for name in CURVES + FINAL_RESULTS)]
+    names = (*CURVES, *FINAL_RESULTS, "gradients")
+    return [record["environment"]["device"], *(record.get(name) for name in names)]
 
 
 def write_findings(readme: Path) -> None:
