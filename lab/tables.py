@@ -185,27 +185,28 @@ def answer(summary: dict[str, Any]) -> str:
     best, candidates = summary["best"], [named(label) for label in summary["candidates"]]
     if best is None:
         return "There is no best setting, because too many runs diverged."
-    told: dict[str, list[str]] = {}
+    # by verdict, in the order of the sentences
+    relations = {f"{best} is better": "is better than", "other is better": "is worse than"}
+    relations |= {"within noise": "is within noise of", None: "has no verdict against"}
+    told: dict[str, list[str]] = {relation: [] for relation in relations.values()}
     for pair in summary["comparisons"]:
         if best not in (pair["label"], pair["minus"]):
             continue
         other = named(pair["minus"] if pair["label"] == best else pair["label"])
-        if pair["verdict"] is None:
-            relation = "has no verdict against"
-        elif pair["verdict"] == "within noise":
-            relation = "is within noise of"
-        else:
-            relation = f"is {'better' if pair['verdict'] == f'{best} is better' else 'worse'} than"
+        relation = relations.get(pair["verdict"], "is worse than")
+        if relation.endswith("than"):
             other += f" by {100 * abs(pair['test_accuracy']['mean']):.2f} points"
-        told.setdefault(relation, []).append(other + left_out(pair))
+        told[relation].append(other + left_out(pair))
     among = f", among {in_words(candidates)}" if len(candidates) < len(groups) else ""
     validation, test = groups[best]["mean"]["val_accuracy"][-1], groups[best]["test_accuracy"]
     ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
     sentences = [
         f"{named(best)} has the highest mean validation accuracy, {percent(validation)}{among}.",
         f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
-        *(f"On the test set it {verb} {in_words(others)}." for verb, others in told.items()),
     ]
+    for relation, others in told.items():
+        if others:
+            sentences.append(f"On the test set it {relation} {in_words(others)}.")
     return " ".join(sentences)
 
 
