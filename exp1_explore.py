@@ -3,7 +3,7 @@
 BaselineNet is trained at rates over five powers of ten, from those that break training to those
 that hardly train, from five seeds on the split of 1.1, which shares the runs at two of the rates.
 The suggested range is the unbroken row of rates around the best whose mean validation accuracy
-after the last epoch is within RANGE_MARGIN of the best's. Rates at which half of the runs or more
+after the last epoch is within a margin of the best's. Rates at which half of the runs or more
 diverge are left out.
 
     python exp1_explore.py            # 35 runs of 50 epochs, 10 of which are among those of 1.1
@@ -14,7 +14,7 @@ from itertools import groupby
 
 import lab
 from lab import Experiment, Groups, Records, UserError
-from lab.summary import best_label, spread
+from lab.summary import best_label, final_accuracy
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -57,12 +57,9 @@ def suggested_range(records: Records, margin: float) -> list[float] | None:
     if not sound:
         return None
     rates = {label: group[0]["run"]["learning_rate"] for label, group in records.items()}
-    reached = {
-        label: spread([r["val_accuracy"][-1] for r in group if r["diverged_at_epoch"] is None])
-        for label, group in sound.items()
-    }
-    least = max(found["mean"] for found in reached.values()) - margin
-    good = {label for label, found in reached.items() if found["mean"] >= least}
+    reached = {label: final_accuracy(group) for label, group in sound.items()}
+    least = max(reached.values()) - margin
+    good = {label for label, mean in reached.items() if mean >= least}
     for _, row in groupby(sorted(rates, key=rates.get), key=lambda label: label in good):
         labels = list(row)
         if best_label(sound) in labels:

@@ -14,8 +14,9 @@ import dataclasses
 
 import exp1_lr
 import lab
-from lab import Experiment, Groups, Records
+from lab import Experiment, Groups
 from lab.summary import best_label, roughness, spread
+from lab.tables import plus_minus
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images
@@ -53,51 +54,33 @@ def runs() -> Groups:
     }
 
 
-def roughnesses(records: Records) -> dict[str, dict[str, float | None]]:
-    """The roughness of every setting, over the seeds that did not diverge."""
-    found = {label: map(roughness, group) for label, group in records.items()}
-    return {
-        label: spread([value for value in values if value is not None])
-        for label, values in found.items()
-    }
-
-
 def main(experiment: Experiment) -> None:
     records = experiment.train(exp1_lr) | experiment.train(normalised() | runs())
     rates = list(exp1_lr.runs())
-    rough = roughnesses(records)
+    rates_without = [f"{label}{WITHOUT}" for label in rates]
     best_with = best_label({label: records[label] for label in rates})
-    best_without = best_label(
-        {f"{label}{WITHOUT}": records[f"{label}{WITHOUT}"] for label in rates}
-    )
+    best_without = best_label({label: records[label] for label in rates_without})
+    rough = {label: spread(map(roughness, group)) for label, group in records.items()}
+    cells = {label: plus_minus(found["mean"], found["std"]) for label, found in rough.items()}
+    table = [
+        {
+            "setting": label,
+            "with the last batch": cells[label],
+            "without it": cells[f"{label}{WITHOUT}"],
+        }
+        for label in twins()
+    ]
     experiment.report(
         records,
-        candidates=[f"{label}{WITHOUT}" for label in rates],
+        candidates=rates_without,
         comparisons=[(f"{label}{WITHOUT}", label) for label in twins()],
         findings=[
-            f"With the short last batch {best_with} has the highest mean validation accuracy of "
-            f"1.1's rates, without it {best_without.removesuffix(WITHOUT)}."
+            f"With the short last batch, {best_with} has the highest mean validation accuracy of "
+            f"1.1's rates. Without it, {best_without.removesuffix(WITHOUT)} has."
         ],
-        tables={
-            "Roughness of validation accuracy, in percentage points": [
-                {
-                    "setting": label,
-                    "with the last batch": in_points(rough[label]),
-                    "without it": in_points(rough[f"{label}{WITHOUT}"]),
-                }
-                for label in twins()
-            ]
-        },
+        tables={"Roughness of validation accuracy, in percentage points": table},
         roughness=rough,
     )
-
-
-def in_points(value: dict[str, float | None]) -> str:
-    """A mean with its standard deviation, in percentage points."""
-    if value["mean"] is None:
-        return "–"
-    deviation = "" if value["std"] is None else f" ± {100 * value['std']:.2f}"
-    return f"{100 * value['mean']:.2f}{deviation}"
 
 
 if __name__ == "__main__":

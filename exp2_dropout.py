@@ -39,7 +39,9 @@ def runs() -> Groups:
 def main(experiment: Experiment) -> None:
     records = experiment.train(runs())
     dropped = {label: group for label, group in records.items() if label != "dropout=0"}
-    findings = [f"The best rate above zero is {best_label(dropped)}."] if dropped else []
+    findings = []
+    if dropped:
+        findings.append(f"Experiment 2.2 reuses {best_label(dropped)}, the best rate above zero.")
     experiment.report(records, findings=findings)
 
 

@@ -6,7 +6,7 @@ on. They are compared with 2.1's models, in which all layers trained together, a
 1.1's best model as it is. Then, without dropout, all three, the first two, the first or none of the
 convolutions are frozen, at the full learning rate and at a tenth of it. Only the test set is the
 same for all. The retrained models are validated on the half that their source was trained on, which
-favours those that keep more of it, so the best is chosen only from two that freeze the same layers.
+favours those that keep more of it. So the best is chosen only from two that freeze the same layers.
 
     python exp2_transfer.py            # 45 runs of 50 epochs, and what is missing of 1.1 and 2.1
     python exp2_transfer.py --quick    # a rehearsal without CIFAR-10, in under a minute
@@ -26,20 +26,11 @@ EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
 SEEDS = [1, 2, 3, 4, 5]  # seed s retrains the model that experiment 2.1 trained from seed s
 LEARNING_RATE = 0.1
-FINE_TUNING_DIVISOR = 10  # of the learning rate, to change less of what is not frozen
+FINE_TUNING_LEARNING_RATE = 0.01  # changes less of what is not frozen
 SMOOTHING_WINDOW = 3  # epochs, for the validation curves in the comparison figure
 CONVOLUTIONS = ["conv1", "conv2", "conv3"]  # in the order in which they are frozen
 
 PLAIN = "dropout=0"
-
-
-def sources(label: str, records: Sequence[Record]) -> list[Run]:
-    """The runs of 2.1 to start from: those of this setting and our seeds that did not diverge."""
-    diverged = [record["seed"] for record in records if record["diverged_at_epoch"] is not None]
-    found = [run for run in exp2_dropout.runs()[label] if run.seed in set(SEEDS) - set(diverged)]
-    if not found:
-        raise UserError(f"SEEDS = {SEEDS}: all runs of {label} diverged: lower their learning rate")
-    return found
 
 
 def retrained(sources: Sequence[Run], frozen: Sequence[str], learning_rate: float) -> list[Run]:
@@ -60,53 +51,56 @@ def finer_runs(sources: Sequence[Run]) -> Groups:
     return {
         f"frozen={frozen}, lr={rate:.12g}": retrained(sources, CONVOLUTIONS[:frozen], rate)
         for frozen in range(len(CONVOLUTIONS) + 1)
-        for rate in (LEARNING_RATE, LEARNING_RATE / FINE_TUNING_DIVISOR)
+        for rate in (LEARNING_RATE, FINE_TUNING_LEARNING_RATE)
         if (frozen, rate) != (len(CONVOLUTIONS), LEARNING_RATE)
     }
 
 
 def runs() -> Groups:
-    """The retrained models without dropout, which are known beforehand."""
-    check_constants()
-    plain = [run for run in exp2_dropout.runs()[PLAIN] if run.seed in SEEDS]
-    return {f"retrained, {PLAIN}": retrained(plain, CONVOLUTIONS, LEARNING_RATE)} | finer_runs(
-        plain
-    )
+    """The retrained models without dropout, which are known beforehand.
 
-
-def check_constants() -> None:
-    """Raises UserError where this script's constants or those of 2.1 leave nothing to compare."""
+    Raises UserError where the constants of 2.1 leave nothing to compare.
+    """
     constants.check_constants("exp2_dropout.py", vars(exp2_dropout))
-    rates, divisor = exp2_dropout.DROPOUT_RATES, FINE_TUNING_DIVISOR
-    if 0 not in rates or len(rates) == 1:
+    if 0 not in exp2_dropout.DROPOUT_RATES or len(exp2_dropout.DROPOUT_RATES) == 1:
         raise UserError("DROPOUT_RATES in exp2_dropout.py: must hold 0 and at least one other rate")
     if not set(SEEDS) <= set(exp2_dropout.SEEDS):
         raise UserError(f"SEEDS = {SEEDS}: must all be among those of exp2_dropout.py")
-    if not isinstance(divisor, int | float) or divisor <= 1:
-        raise UserError(f"FINE_TUNING_DIVISOR = {divisor!r}: must be a number above 1")
+    plain = [run for run in exp2_dropout.runs()[PLAIN] if run.seed in SEEDS]
+    first = {f"retrained, {PLAIN}": retrained(plain, CONVOLUTIONS, LEARNING_RATE)}
+    return first | finer_runs(plain)
+
+
+def sources(label: str, records: Sequence[Record]) -> list[Run]:
+    """The runs of 2.1 to start from: those of this setting and our seeds that did not diverge."""
+    diverged = [record["seed"] for record in records if record["diverged_at_epoch"] is not None]
+    found = [run for run in exp2_dropout.runs()[label] if run.seed in set(SEEDS) - set(diverged)]
+    if not found:
+        raise UserError(f"SEEDS = {SEEDS}: all runs of {label} diverged: lower their learning rate")
+    return found
 
 
 def main(experiment: Experiment) -> None:
-    check_constants()  # before hours of training
+    runs()  # so that a bad constant is named before hours of training
     fixed, whole = experiment.train(exp1_lr), experiment.train(exp2_dropout)
-    untouched = best_label(fixed)
+    best = best_label(fixed)
+    untouched = f"untouched, {best}"
     dropped = best_label({label: whole[label] for label in whole if label != PLAIN})
-    starts = {label: sources(label, whole[label]) for label in (PLAIN, dropped)}
-    from_plain, from_dropped = f"retrained, {PLAIN}", f"retrained, {dropped}"
     first = {
-        f"retrained, {label}": retrained(starts[label], CONVOLUTIONS, LEARNING_RATE)
-        for label in starts
+        f"retrained, {label}": retrained(sources(label, whole[label]), CONVOLUTIONS, LEARNING_RATE)
+        for label in (PLAIN, dropped)
     }
-    finer = finer_runs(starts[PLAIN])
+    from_plain, from_dropped = first
+    finer = finer_runs(sources(PLAIN, whole[PLAIN]))
+    shared = {untouched: fixed[best], PLAIN: whole[PLAIN], dropped: whole[dropped]}
     experiment.report(
-        {f"untouched, {untouched}": fixed[untouched], PLAIN: whole[PLAIN], dropped: whole[dropped]}
-        | experiment.train(first | finer),
+        shared | experiment.train(first | finer),
         candidates=list(first),
         comparisons=[
             (from_dropped, from_plain),
             (from_plain, PLAIN),
             (from_dropped, dropped),
-            (from_dropped, f"untouched, {untouched}"),
+            (from_dropped, untouched),
             (dropped, PLAIN),
             *((label, from_plain) for label in finer),
         ],

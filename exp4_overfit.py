@@ -90,7 +90,7 @@ def main(experiment: Experiment) -> None:
         records,
         candidates=list(tried),
         comparisons=[(label, "baseline") for label in tried if label != "baseline"],
-        findings=[*map(learned, stages), *overfitting(tried, "baseline")],
+        findings=[*map(learned, stages), overfitting(tried)],
         learning=stages,
         trainable_parameters=experiment.trainable_parameters(first_runs() | runs()),
     )

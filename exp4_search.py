@@ -4,8 +4,8 @@ Both searches look for a learning rate and a momentum of BaselineNet, spend the 
 on the same ranges, and are repeated from five seeds: each repeat draws another random sample, or
 walks the same grid in another order, and trains from another seed. Each search's winner is the one
 run with the highest validation accuracy after the last epoch. The highest of many noisy numbers
-flatters, so both winners are trained again from fresh seeds. Only the test results of these runs
-are read, beside those of plain SGD at a rate that nobody tuned.
+tends to be too high, so both winners are trained again from fresh seeds. Only the test results of
+these runs are read, beside those of plain SGD at a rate that nobody tuned.
 
     python exp4_search.py            # 175 runs of 10 epochs
     python exp4_search.py --quick    # a rehearsal without CIFAR-10, in under a minute

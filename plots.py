@@ -10,15 +10,13 @@ figure has both. Single seeds are faint, their mean is strong. The colours are O
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from data import UserError
-from lab import figures, page, trained
+from lab import experiment, figures, page, trained
 from lab.experiment import results_root
-
-DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError)  # what a damaged summary can raise
+from lab.summary import DAMAGE, load_summary
 
 
 def redraw(root: Path) -> None:
@@ -28,37 +26,36 @@ def redraw(root: Path) -> None:
     """
     paths = sorted(root.glob("*/summary.json"))
     if not paths:
-        raise UserError(f"there is no summary.json in {root}/*/ yet: run python exp1_lr.py first")
+        raise UserError(f"there is no summary.json in {root}/*/ yet: run an experiment first")
     damaged = []
     for path in paths:
         try:
-            drawn = figures.draw(json.loads(path.read_text(encoding="utf-8")), path.parent)
+            drawn = figures.draw(load_summary(path), path.parent)
+            print(f"{path.parent}: {', '.join(figure.name for figure in drawn)}")
+        except UserError as error:
+            damaged.append(str(error))
         except DAMAGE as error:
-            damaged.append(f"{path} is damaged ({error})")
-            continue
-        print(f"{path.parent}: {', '.join(figure.name for figure in drawn)}")
+            damaged.append(f"{path} is damaged ({error!r}): run its script again")
     figures.draw_at_a_glance(root)
     print(f"the page of all experiments: {page.write_page(root)}")
     if damaged:
-        raise UserError(f"{'; '.join(damaged)}: run its script again, which trains nothing twice")
+        raise UserError("; ".join(damaged))
 
 
 def draw_errors(name: str) -> None:
     """Draw what one finished run gets wrong on the test set, into errors/ of its results folder.
 
+    The figures of a published run go to your own folder.
+
     Raises UserError where the name is not that of one run, or the run has no test results.
     """
     path = trained.find_run(name)
     record = trained.load(path)
-    try:
-        if record["diverged_at_epoch"] is not None:
-            raise UserError(f"{path} holds a run that diverged: it has no test results")
-        drawn = figures.draw_errors(record, path.stem, path.parent.parent / "errors")
-    except DAMAGE as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is damaged ({error}): run its script again") from None
-    for figure in drawn:
+    if record["diverged_at_epoch"] is not None:
+        raise UserError(f"{path} holds a run that diverged: it has no test results")
+    root = path.parent.parent
+    root = results_root() if root == experiment.PUBLISHED else root
+    for figure in figures.draw_errors(record, path.stem, root / "errors"):
         print(figure)
 
 

@@ -149,7 +149,7 @@ def compare_with_published(name: str, constants: Constants, records: Records) ->
         label: [record for mine in group if (record := store.load_record(run_of(mine["run"])))]
         for label, group in records.items()
     }
-    print(tables.against_published_lines(summary.against_published(records, theirs)))
+    print(tables.against_published(records, theirs))
 
 
 def show_published(name: str) -> None:

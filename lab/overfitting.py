@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from lab.summary import Record, Records, compare, spread, summarise_group
-from lab.tables import interval, named, percent, seeds_in_words, signed
+from lab.summary import Record, Records, in_words, spread, summarise_group
+from lab.tables import named, percent, seeds_in_words
 from train import all_settings
 
 Curve = Sequence[float | None]  # one number an epoch, None once the run has diverged
@@ -31,7 +31,6 @@ def stage(
         for record in records
     ]
     seeds = [record["seed"] for record in records]
-    ends = [record["train_accuracy"][-1] for record in records]
     return {
         "label": label,
         "by_heart": bool(run["overfit_images"]),
@@ -41,7 +40,7 @@ def stage(
         "could_not": [seed for seed, epoch in zip(seeds, epochs, strict=True) if epoch is None],
         "steps": [epoch and epoch * steps_per_epoch for epoch in epochs],
         "most_steps": run["epochs"] * steps_per_epoch,
-        "train_accuracy": spread([end for end in ends if end is not None]),
+        "train_accuracy": spread(record["train_accuracy"][-1] for record in records),
     }
 
 
@@ -89,22 +88,12 @@ def learned(stage: dict[str, Any]) -> str:
     )
 
 
-def overfitting(records: Records, baseline: str) -> list[str]:
-    """When validation loss begins to rise, and how settings change the gap; sentences."""
-    rising, falling, gaps = [], [], []
+def overfitting(records: Records) -> str:
+    """After which epoch the mean validation loss of each setting is lowest, and then rises."""
+    found = []
     for label, group in records.items():
-        if epoch := overfits_after(summarise_group(label, group)["mean"]["val_loss"]):
-            known = [one for run in group if (one := overfits_after(run["val_loss"]))]
-            seeds = f" (single seeds {min(known)} to {max(known)})" if known else ""
-            rising.append(f"{named(label)} {epoch}{seeds}")
-        else:
-            falling.append(named(label))
-        gap = compare(label, group, baseline, records[baseline])["gap"]
-        if label != baseline and gap["ci95"] is not None:
-            gaps.append(f"{named(label)} {signed(gap['mean'])} ({interval(gap)})")
-    sentences = {
-        "Mean validation loss is lowest after this epoch and then rises": rising,
-        "Mean validation loss is lowest after the last epoch": falling,
-        f"Change of the generalisation gap against {named(baseline)}, in points": gaps,
-    }
-    return [f"{start}: {', '.join(found)}." for start, found in sentences.items() if found]
+        epoch = overfits_after(summarise_group(label, group)["mean"]["val_loss"])
+        known = [one for run in group if (one := overfits_after(run["val_loss"]))]
+        seeds = f" (single seeds: {min(known)} to {max(known)})" if epoch and known else ""
+        found.append(f"{f'epoch {epoch}' if epoch else 'the last epoch'} for {named(label)}{seeds}")
+    return f"Mean validation loss is lowest after {in_words(found)}."

@@ -1,15 +1,15 @@
 """The page that tells the study: README.md of a results folder, from the summaries alone."""
 
 import json
-import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from lab.figures import figures, file_name
 from lab.store import write
-from lab.summary import SIGNIFICANCE, in_words
+from lab.summary import DAMAGE, SIGNIFICANCE, in_words, load_summaries
 from lab.tables import GLOSSARY, answer, caveats, facts, table
 
 INTRODUCTION = f"""\
@@ -25,23 +25,20 @@ nothing.
 
 def write_page(root: Path) -> Path | None:
     """Write README.md into a results folder; its path, or None where there is no summary yet."""
-    sections = []
-    for path in root.glob("*/summary.json"):
-        name, summary = path.parent.name, None
-        try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-            title, text = summary["title"], section(summary, root)
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            title, text, summary = name, f"## {name}\n\nIts summary.json is damaged.\n", None
-        numbers = [int(number) for number in re.findall(r"\d+", title.split()[0])]
-        sections.append(((not title[0].isdigit(), numbers, name), text, summary))
-    if not sections:
+    paths = list(root.glob("*/summary.json"))
+    if not paths:
         return None
-    sections.sort(key=lambda section: section[0])
-    parts = [INTRODUCTION, *(text for _, text, _ in sections)]
+    parts = [INTRODUCTION]
     if (root / "at_a_glance.png").exists():
-        parts.insert(1, "![The study at a glance](at_a_glance.png)\n")
-    if sound := [summary for *_, summary in sections if summary]:
+        parts.append("![The study at a glance](at_a_glance.png)\n")
+    sound = []
+    for summary in load_summaries(root):
+        with suppress(*DAMAGE):
+            parts.append(section(summary, root))
+            sound.append(summary)
+    for name in sorted({path.parent.name for path in paths} - {s["experiment"] for s in sound}):
+        parts.append(f"## {name}\n\nIts summary.json is damaged.\n")
+    if sound:
         parts.append("## How sure is this?\n\n" + "".join(f"- {s}\n" for s in how_sure(sound)))
     write(root / "README.md", "\n".join(parts).encode())
     return root / "README.md"
@@ -64,7 +61,7 @@ def section(summary: dict[str, Any], root: Path) -> str:
 
 
 def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
-    """What the results rest on, and what they leave open; last the "how_sure" of every summary."""
+    """What the results rest on, and what they leave open; sentences."""
     groups = [group for summary in summaries for group in summary["groups"]]
     pairs = [pair for summary in summaries for pair in summary["comparisons"]]
     runs = {
@@ -79,19 +76,18 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
     for summary in summaries:
         device = in_words(summary["environment"]["device"])
         devices.setdefault(device, []).append(summary["title"].split()[0])
-    places = "; ".join(f"{device} ({in_words(titles)})" for device, titles in devices.items())
+    places = "; ".join(f"{in_words(titles)} on {device}" for device, titles in devices.items())
     return [
         f"Seeds: a setting is trained from {in_words(sorted({len(g['seeds']) for g in groups}))} "
         "seeds. A seed fixes all that is random in a run. It does not change the split of the "
         "images, so no interval says how much another split would change.",
-        f"Intervals: the widest of a mean test accuracy is ± {max(widths):.2f} points; the median "
-        f"is ± {median(widths):.2f}.",
+        f"Intervals: the widest 95% interval of a mean test accuracy is ± {max(widths):.2f} "
+        f"points. The median is ± {median(widths):.2f} points.",
         f"Comparisons: {told} of {len(pairs)} differences are more than noise. Without Holm's "
-        f"correction it would be {uncorrected}. The correction counts the comparisons of one "
+        f"correction {uncorrected} would be. The correction counts the comparisons of one "
         "experiment, not those of the whole page.",
         "Choice: the best setting is chosen among the same runs that are then compared, so its "
         "accuracies tend to be a little too high.",
         f"Divergence: {sum(runs.values())} of {len(runs)} runs diverged.",
         f"Devices: {places}. No comparison mixes devices.",
-        *(sentence for summary in summaries for sentence in summary.get("how_sure", [])),
     ]

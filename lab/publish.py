@@ -5,22 +5,23 @@ and trains nothing. The weights of the experiment's best run go to results/publi
 """
 
 import argparse
-import importlib
-import shutil
+import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lab import experiment
 from lab.constants import Constants, check_constants
-from lab.experiment import Experiment, Groups, Records, results_root
+from lab.experiment import Experiment, Groups, Record, Records, results_root
 from lab.page import how_sure
 from lab.provenance import HERE
-from lab.records import run_of
-from lab.store import Store, label
-from lab.summary import load_summaries
+from lab.records import FINAL_RESULTS, run_of
+from lab.store import Store, label, write
+from lab.summary import by_number, load_summary
 from lab.tables import answer
-from train import Run, UserError
+from lab.trained import is_present
+from train import CURVES, Run, UserError
 
 
 class Publication(Experiment):
@@ -37,7 +38,11 @@ class Publication(Experiment):
         runs = list(dict.fromkeys(run for group in groups.values() for run in group))
         if any(run.dataset == "digits" for run in runs):
             raise UserError(f"{self.script}: a rehearsal is not published")
-        missing = [run for run in runs if not self.publish_run(run)]
+        for run in runs:
+            found = self.own.find_record(run)
+            if found and not self.store.load_record(run):
+                copy(found[0], self.store.runs)
+        missing = [run for run in runs if not self.store.load_record(run)]
         if missing:
             raise UserError(
                 f"{self.script}: {len(missing)} of {len(runs)} runs are not finished, so nothing "
@@ -47,55 +52,59 @@ class Publication(Experiment):
             label: [self.store.load_record(run) for run in group] for label, group in groups.items()
         }
 
-    def publish_run(self, run: Run) -> bool:
-        """See that a run's record is published; whether it is."""
-        if self.store.load_record(run):
-            return True
-        if found := self.own.find_record(run):
-            copy(found[0], self.store.runs)
-        return found is not None
-
     def write(self, records: Records, root: Path, **contents: Any) -> dict[str, Any]:
         """Write the report, and the weights of the best run beside it."""
         summary = super().write(records, root, **contents)
         sound = [r for r in records.get(summary["best"], []) if r["diverged_at_epoch"] is None]
         best = max(sound, key=lambda record: record["val_accuracy"][-1], default=None)
         if best and self.publish_weights(run_of(best["run"])):
-            new = {
-                label: [self.store.load_record(run_of(record["run"])) for record in group]
+            groups = {
+                label: [run_of(record["run"]) for record in group]
                 for label, group in records.items()
             }
-            summary = super().write(new, root, **contents)
+            return super().write(self.records(groups, fresh=False), root, **contents)
         return summary
 
     def publish_weights(self, run: Run) -> bool:
         """See that a run's weights are published; whether its record was replaced for that.
 
-        They come with the record that names their hash: one that was published without weights is
-        replaced by your own of the same run.
+        They come with the record that names their hash. So your own run, which has weights,
+        replaces one that was published without, if both have the same results to the last bit.
         """
         if self.store.load_weights(run) is not None:
             return False
         if self.own.load_weights(run) is None:
             print(f"weights  of {label(run)} are not kept: train it again, and publish again")
             return False
-        old, (new, _) = self.store.find_record(run), self.own.find_record(run)
-        if old:
-            old[0].unlink()
-        copy(new, self.store.runs)
+        (old, published), (new, retrained) = self.store.find_record(run), self.own.find_record(run)
+        if results_of(published) != results_of(retrained):
+            print(f"weights  of {label(run)} are not published: the retrained run differs")
+            return False
         copy(new.with_suffix(".pt"), self.store.weights)
-        return True
+        copy(new, self.store.runs)
+        if old.name != new.name:
+            old.unlink()
+        return published != retrained
 
 
 def copy(path: Path, folder: Path) -> None:
-    """Copy a file into a folder under its own name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(path, folder / path.name)
+    """Copy a file into a folder under its own name, whole or not at all."""
+    write(folder / path.name, path.read_bytes())
+
+
+def results_of(record: Record) -> list[Any]:
+    """All that must be equal for one record to stand for another: results, and their device."""
+    names = (*CURVES, *FINAL_RESULTS, "gradients")
+    return [record["environment"]["device"], *(record.get(name) for name in names)]
 
 
 def write_findings(readme: Path) -> None:
-    """Write what the published summaries say, and how sure it is, between README's markers."""
-    summaries = load_summaries(experiment.PUBLISHED)
+    """Write what the published summaries say, and how sure it is, between README's markers.
+
+    Raises UserError where a summary is damaged.
+    """
+    paths = experiment.PUBLISHED.glob("*/summary.json")
+    summaries = sorted(map(load_summary, paths), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
     parts = {
         "findings": [*(f"**{each['title']}.** {answer(each)}" for each in summaries), glance],
@@ -106,22 +115,33 @@ def write_findings(readme: Path) -> None:
         start, end = f"<!-- {name}: written by python -m lab.publish -->", f"<!-- end of {name} -->"
         before, rest = text.split(start)
         text = "\n\n".join([before + start, *paragraphs, end]) + rest.split(end)[1]
-    readme.write_text(text, encoding="utf-8")
+    write(readme, text.encode())
+
+
+def load_script(name: str) -> ModuleType:
+    """The script of an experiment. Raises UserError where there is none of this name."""
+    if not name.isidentifier() or importlib.util.find_spec(name) is None:
+        raise UserError(f"there is no {name}.py here")
+    script = importlib.import_module(name)
+    if not (hasattr(script, "runs") and hasattr(script, "main")):
+        raise UserError(f"{name}.py is no experiment: it has no runs() and main()")
+    return script
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="the experiment to publish: exp1_lr")
-    name = Path(parser.parse_args().name).stem
     try:
-        script = importlib.import_module(name)
-        constants = check_constants(f"{name}.py", vars(script))
-        script.main(Publication(Path(script.__file__), script.__doc__, constants))
+        script = load_script(Path(parser.parse_args().name).stem)
+        path = Path(script.__file__)
+        constants = check_constants(path.name, vars(script))
+        script.main(Publication(path, script.__doc__ or path.stem, constants))
         write_findings(HERE / "README.md")
-    except ModuleNotFoundError:
-        print(f"there is no {name}.py here", file=sys.stderr)
-        sys.exit(2)
-    except UserError as error:
+        paths = list((experiment.PUBLISHED / "runs").glob("*.json"))
+        older = len(paths) - sum(map(is_present, paths))
+        if older:
+            print(f"{older} of {len(paths)} published records were made by older code")
+    except (UserError, ImportError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.summary import Record, Records, spread
+from lab.summary import Record, Records, final_accuracy, spread
 from lab.tables import interval, percent, signed
 from train import all_settings
 
@@ -74,10 +74,7 @@ def summarise_search(tried: Sequence[Sequence[Record]]) -> dict[str, Any]:
         found = best_so_far([point["val_accuracy"] for point in points])
         repeat = {"seed": records[0]["seed"], "points": points, "best_so_far": found}
         repeats.append(repeat | {"winner": winner(points)})
-    by_budget = [
-        spread([value for value in values if value is not None])
-        for values in zip(*(repeat["best_so_far"] for repeat in repeats), strict=True)
-    ]
+    by_budget = [spread(found) for found in zip(*(r["best_so_far"] for r in repeats), strict=True)]
     return {
         "repeats": repeats,
         "best_so_far": {key: [point[key] for point in by_budget] for key in ("mean", "std")},
@@ -104,27 +101,25 @@ def search_in_words(searches: dict[str, dict[str, Any]], records: Records) -> li
     """
     found = []
     for name, search in searches.items():
-        sound = [p["val_accuracy"] is not None for r in search["repeats"] for p in r["points"]]
+        points = [point for repeat in search["repeats"] for point in repeat["points"]]
+        sound = [point for point in points if point["val_accuracy"] is not None]
         if not (best := search["winner"]):
             found.append(f"Every run of the {name} search diverged.")
             continue
-        ends = [r["val_accuracy"][-1] for r in records[name] if r["diverged_at_epoch"] is None]
-        after = "all its runs from fresh seeds diverged"
-        if (mean := spread(ends)["mean"]) is not None:
-            after = f"its mean from {len(ends)} fresh seeds is {percent(mean)}"
         highest = percent(*(search["best_so_far"][key][-1] for key in ("mean", "std")))
         found.append(
-            f"A {name} search of {len(search['repeats'][0]['points'])} runs finds {highest} "
-            f"validation accuracy; {sound.count(False)} of {len(sound)} runs diverged. Its winner, "
-            f"learning rate {best['learning_rate']:.3g} and momentum {best['momentum']:.3g}, has "
-            f"{percent(best['val_accuracy'])}. The highest of {sum(sound)} noisy numbers tends to "
-            f"be too high: {after}."
+            f"A {name} search of {len(search['best_so_far']['mean'])} runs finds {highest} "
+            f"validation accuracy; {len(points) - len(sound)} of {len(points)} runs diverged. Its "
+            f"winner, learning rate {best['learning_rate']:.3g} and momentum "
+            f"{best['momentum']:.3g}, has {percent(best['val_accuracy'])}. The highest of "
+            f"{len(sound)} noisy numbers tends to be too high. From fresh seeds the winner's mean "
+            f"is {percent(final_accuracy(records[name]))}."
         )
     for one, other in combinations(searches, 2):
         ends = [[r["best_so_far"][-1] for r in searches[name]["repeats"]] for name in (one, other)]
-        lead = spread([a - b for a, b in zip(*ends, strict=True) if None not in (a, b)])
+        lead = spread(a - b for a, b in zip(*ends, strict=True) if None not in (a, b))
         found.append(
-            f"Highest validation accuracy of a repeat, {one} minus {other} search: "
-            f"{signed(lead['mean'])} points (95% interval {interval(lead)})."
+            f"The highest validation accuracy of a repeat, {one} minus {other} search, is "
+            f"{signed(lead['mean'])} points on average (95% interval {interval(lead)})."
         )
     return found

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +18,14 @@ from train import CURVES, all_settings
 
 # what a summary's runs leave out, because their group or the whole summary tells it
 NOT_IN_SUMMARY = ("run", "code", "environment", "trained", "gradients")
+KEYS = {"experiment", "title", "question", "method", "settings", "code", "environment", "groups"}
+KEYS |= {"candidates", "best", "comparisons", "rehearsal", "finished", "findings", "tables"}
 FINAL = ("final_train_loss", "final_train_accuracy", "test_loss", "test_accuracy")
+GROUP_KEYS = {"label", "settings", "seeds", "diverged", "gap", "mean", "std", "runs", *FINAL}
 SIGNIFICANCE = 0.05  # a Holm-corrected p below this makes a difference more than noise
+
+# what a damaged summary can raise where it is read, told or drawn
+DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 Record = dict[str, Any]  # a finished run, as it stands in its file
 Records = dict[str, list[Record]]  # by label
@@ -46,7 +53,7 @@ def summarise(
     title, colon, question = first.partition(": ")
     groups = [summarise_group(label, group) for label, group in records.items()]
     candidates = [c for c in (records if candidates is None else candidates) if c in records]
-    winner = best([group for group in groups if group["label"] in candidates])
+    winner = best({label: records[label] for label in candidates})
     if not comparisons and winner:
         comparisons = [(winner, label) for label in candidates if label != winner]
     pairs = [(one, other) for one, other in comparisons if one in records and other in records]
@@ -75,7 +82,7 @@ def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
     sound = [record for record in records if record["diverged_at_epoch"] is None]
     settings = without_seed(all_settings(records[0]["run"]))
     # a run that validates on the images that it trains on has no generalisation gap
-    gaps = [] if settings["overfit_images"] else [generalisation_gap(record) for record in sound]
+    gaps = [] if settings["overfit_images"] else map(generalisation_gap, records)
     gradients = [record["gradients"] for record in sound if record.get("gradients")]
     group = {
         "label": label,
@@ -90,7 +97,7 @@ def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
         ],
     }
     for name in FINAL:
-        group[name] = spread([record[name] for record in sound])
+        group[name] = spread(record[name] for record in records)
         if name.endswith("loss"):
             del group[name]["ci95"]
     epochs = range(len(records[0]["train_loss"]))
@@ -137,20 +144,23 @@ def summarise_gradients(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Each list of one number a tensor becomes {"mean": [...], "std": [...]}; in "history" only the
     means are kept, and "parameters" stays the list of names.
     """
-
-    def over_seeds(values: Sequence[Any]) -> Any:
-        if isinstance(values[0], dict):
-            return {key: over_seeds([value[key] for value in values]) for key in values[0]}
-        if values[0] and isinstance(values[0][0], list | dict):
-            return [over_seeds(items) for items in zip(*values, strict=True)]
-        spreads = [spread(numbers) for numbers in zip(*values, strict=True)]
-        return {key: [point[key] for point in spreads] for key in ("mean", "std")}
-
-    names = seeds[0]["parameters"]
-    summary = over_seeds([{k: v for k, v in seed.items() if k != "parameters"} for seed in seeds])
+    summary = over_seeds(seeds)
     for statistic, epochs in summary["history"].items():
         summary["history"][statistic] = [epoch["mean"] for epoch in epochs]
-    return {"parameters": names} | summary
+    return summary
+
+
+def over_seeds(values: Sequence[Any]) -> Any:
+    """Mean and std of every list of numbers in nested dicts and lists; a list of names as it is."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: over_seeds([value[key] for value in values]) for key in first}
+    if first and isinstance(first[0], str):
+        return first
+    if first and isinstance(first[0], list | dict):
+        return [over_seeds(items) for items in zip(*values, strict=True)]
+    spreads = [spread(numbers) for numbers in zip(*values, strict=True)]
+    return {key: [point[key] for point in spreads] for key in ("mean", "std")}
 
 
 def paired(ours: list[Record], theirs: list[Record], measure: Callable) -> dict[int, float]:
@@ -211,47 +221,36 @@ def judge(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return judged
 
 
-def against_published(records: Records, published: Records) -> list[dict[str, Any]]:
-    """How far results agree with published ones: compare() for every setting that is in both.
-
-    Only equal runs are paired. "first_loss" is the largest absolute difference of the first epoch's
-    training loss, in nats: 0.0 means equal to the last bit.
-    """
-    found = []
-    for label, group in records.items():
-        theirs = {record["seed"]: record for record in published.get(label, [])}
-        ours = [r for r in group if r["seed"] in theirs and theirs[r["seed"]]["run"] == r["run"]]
-        if ours:
-            rest = [theirs[record["seed"]] for record in ours]
-            losses = paired(ours, rest, lambda record: record["train_loss"][0]).values()
-            largest = max(map(abs, losses), default=None)
-            found.append(compare(label, ours, "published", rest) | {"first_loss": largest})
-    return found
-
-
-def spread(values: Sequence[float]) -> dict[str, float | None]:
+def spread(values: Iterable[float | None]) -> dict[str, float | None]:
     """Mean, sample standard deviation, and half-width of Student's 95% interval of the mean.
 
-    None where there are too few values: one has no spread, none has no mean.
+    A value of None, of a run that diverged, is left out. A result is None where there are too few
+    values: one has no spread, none has no mean.
     """
-    n = len(values)
+    known = [value for value in values if value is not None]
+    n = len(known)
     if n < 2:
-        return {"mean": values[0] if n else None, "std": None, "ci95": None}
-    std = statistics.stdev(values)
+        return {"mean": known[0] if n else None, "std": None, "ci95": None}
+    std = statistics.stdev(known)
     ci95 = float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n)
-    return {"mean": statistics.fmean(values), "std": std, "ci95": ci95}
+    return {"mean": statistics.fmean(known), "std": std, "ci95": ci95}
 
 
-def best(groups: Sequence[dict[str, Any]]) -> str | None:
-    """The label with the highest mean validation accuracy at the last epoch."""
-    ends = {group["label"]: group["mean"]["val_accuracy"][-1] for group in groups}
+def final_accuracy(records: Iterable[Record]) -> float | None:
+    """Mean validation accuracy after the last epoch; None if all diverged."""
+    return spread(record["val_accuracy"][-1] for record in records)["mean"]
+
+
+def best(records: Records) -> str | None:
+    """The label with the highest mean validation accuracy after the last epoch."""
+    ends = {label: final_accuracy(group) for label, group in records.items()}
     sound = [label for label, end in ends.items() if end is not None]
     return max(sound, key=ends.get, default=None)
 
 
 def best_label(records: Records) -> str:
     """The label of the best of several groups of records. Raises UserError if all diverged."""
-    found = best([summarise_group(label, group) for label, group in records.items()])
+    found = best(records)
     if found is None:
         raise UserError(f"every run of {', '.join(records)} diverged: lower the learning rate")
     return found
@@ -278,12 +277,30 @@ def wall_seconds(records: Sequence[Record]) -> float:
     return total
 
 
+def load_summary(path: Path) -> dict[str, Any]:
+    """A summary from its file. Raises UserError where that is damaged."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        missing = KEYS - summary.keys()
+        missing |= {key for group in summary["groups"] for key in GROUP_KEYS - group.keys()}
+        if missing:
+            raise UserError(f"it has no {in_words(sorted(missing))}")
+        by_number(summary)
+        return summary
+    except DAMAGE as error:
+        raise UserError(f"{path} is damaged ({error}): run its script again") from None
+
+
 def load_summaries(root: Path) -> list[dict[str, Any]]:
-    """The summaries in a results folder, in the order of their titles, but for damaged ones."""
+    """The summaries in a results folder, but for damaged ones, in the order of their titles."""
     found = []
     for path in root.glob("*/summary.json"):
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            summary = json.loads(path.read_text(encoding="utf-8"))
-            if all(group["runs"] for group in summary["groups"]):
-                found.append(summary)
-    return sorted(found, key=lambda summary: str(summary.get("title")))
+        with suppress(UserError):
+            found.append(load_summary(path))
+    return sorted(found, key=by_number)
+
+
+def by_number(summary: dict[str, Any]) -> tuple[str, str]:
+    """A key to sort summaries by title, 1.9 before 1.10, and by name."""
+    title = re.sub(r"\d+", lambda number: number[0].zfill(4), summary["title"])
+    return title, summary["experiment"]

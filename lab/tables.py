@@ -11,20 +11,31 @@ from typing import Any
 from tabulate import tabulate
 
 from lab.store import write
-from lab.summary import FINAL, Record, Records, generalisation_gap, in_words
+from lab.summary import (
+    FINAL,
+    Record,
+    Records,
+    common,
+    compare,
+    generalisation_gap,
+    in_words,
+    paired,
+)
 from train import CURVES, Run, all_settings
 
 GLOSSARY = """\
-Every number is of the last epoch: mean ± sample standard deviation over the seeds that did not
-diverge. Accuracies (acc.) are in percent, losses in nats. Training accuracy in a table is that of
-the final weights, measured as validation is; in the curves it is that of each batch as it is
-trained on. Gap: training minus validation accuracy in points (percentage points). 95% CI: Student's
-interval of a mean. Difference: of test accuracy, in points, paired by seed. p: the paired t-test. p
-(Holm): p after Holm's correction for the number of comparisons in the table. Within noise: p (Holm)
-is 0.05 or more, so these runs do not tell which of the two settings is better. The 95% CI is of one
-comparison alone, so it can exclude 0 all the same. Code: a hash of the code that decides the
-numbers, not a git commit."""
+Every number is measured after the last epoch. It is the mean ± the sample standard deviation over
+the seeds that did not diverge. Accuracies (acc.) are in percent, losses in nats. In the tables,
+training accuracy is measured as validation accuracy is, with the final weights. In the curves it is
+measured on each batch as it is trained on. Gap: training minus validation accuracy, in percentage
+points. 95% CI: Student's interval of a mean. Difference: of test accuracy, in percentage points,
+paired by seed. p: of the paired t-test. p (Holm): p after Holm's correction for the number of
+comparisons in the table. Within noise: p (Holm) is 0.05 or more, so these runs do not tell which of
+the two settings is better. The 95% CI is that of one comparison alone, so it can exclude 0 all the
+same. Code: a hash of the code that decides the numbers, not a git commit."""
 NEAR_CHANCE = 1.5  # times the accuracy of guessing: more than always naming one class can reach
+COLUMNS = {"train acc. %": "final_train_accuracy", "val acc. %": "val_accuracy", "gap": "gap"}
+COLUMNS |= {"val loss": "val_loss", "test loss": "test_loss", "test acc. %": "test_accuracy"}
 
 
 def save(summary: dict[str, Any], records: Records, folder: Path) -> list[Path]:
@@ -37,9 +48,8 @@ def save(summary: dict[str, Any], records: Records, folder: Path) -> list[Path]:
     for label, group in records.items():
         for record in group:
             who = {"setting": label, "seed": record["seed"]}
-            for epoch in range(len(record["train_loss"])):
-                values = {name: record[name][epoch] for name in CURVES}
-                curves.append(who | {"epoch": epoch + 1} | values)
+            for epoch, values in enumerate(zip(*map(record.get, CURVES), strict=True), 1):
+                curves.append(who | {"epoch": epoch} | dict(zip(CURVES, values, strict=True)))
             runs.append(who | run_row(record))
     contents = {
         "summary.json": json.dumps(summary, indent=1, allow_nan=False),
@@ -93,37 +103,9 @@ def half_way(summary: dict[str, Any]) -> str:
 
 def table(summary: dict[str, Any], style: str = "github") -> str:
     """The tables for people: settings, comparisons, and those that the script handed in."""
-
-    def mean(name: str, scale: float = 100, digits: int = 2) -> str:
-        value, std = row[f"{name}_mean"], row[f"{name}_std"]
-        deviation = "" if std is None else f" ± {scale * std:.{digits}f}"
-        return "–" if value is None else f"{scale * value:.{digits}f}{deviation}".replace("-", "−")
-
-    settings, comparisons = [], []
-    for row in table_rows(summary):
-        best = " (best)" if row["setting"] == summary["best"] else ""
-        line = {"setting": row["setting"] + best}
-        if "trainable_parameters" in row:
-            count = row["trainable_parameters"]
-            line["trainable parameters"] = "–" if count is None else f"{count:,}"
-        ci95 = row["test_accuracy_ci95"]
-        settings.append(
-            line
-            | {"train acc. %": mean("final_train_accuracy"), "val acc. %": mean("val_accuracy")}
-            | {"gap": mean("gap"), "val loss": mean("val_loss", 1, 3)}
-            | {"test loss": mean("test_loss", 1, 3), "test acc. %": mean("test_accuracy")}
-            | {"95% CI": "–" if ci95 is None else f"± {100 * ci95:.2f}"}
-            | {"diverged": f"{row['diverged']} of {row['runs']}"}
-        )
-    for pair in summary["comparisons"]:
-        ps = ["–" if pair[p] is None else f"{pair[p]:.3g}" for p in ("p", "p_holm")]
-        none = "none: different devices" if len(pair["seeds"]) > 1 else "none: too few seeds"
-        comparisons.append(
-            {"comparison": f"{pair['label']} minus {pair['minus']}", **difference(pair)}
-            | {"p": ps[0], "p (Holm)": ps[1], "verdict": pair["verdict"] or none}
-            | {"gap difference": signed(pair["gap"]["mean"]), "its 95% CI": interval(pair["gap"])}
-        )
     rests = f" ({half_way(summary)})" if summary["finished"] else ""
+    settings = [setting_cells(row, summary["best"]) for row in table_rows(summary)]
+    comparisons = [comparison_cells(pair) for pair in summary["comparisons"]]
     found = {"Settings": settings, "Comparisons": comparisons} | summary["tables"]
     return "\n\n".join(
         f"{title}{rests}:\n\n" + tabulate(rows, "keys", style, disable_numparse=True)
@@ -132,90 +114,125 @@ def table(summary: dict[str, Any], style: str = "github") -> str:
     )
 
 
+def setting_cells(row: dict[str, Any], best: str | None) -> dict[str, str]:
+    """A row of table_rows() as cells for people."""
+    cells = {"setting": row["setting"] + (" (best)" if row["setting"] == best else "")}
+    if "trainable_parameters" in row:
+        count = row["trainable_parameters"]
+        cells["trainable parameters"] = "–" if count is None else f"{count:,}"
+    for title, name in COLUMNS.items():
+        scale, digits = (1, 3) if name.endswith("loss") else (100, 2)
+        cells[title] = plus_minus(row[f"{name}_mean"], row[f"{name}_std"], scale, digits)
+    ci95 = row["test_accuracy_ci95"]
+    cells["95% CI"] = "–" if ci95 is None else f"± {100 * ci95:.2f}"
+    return cells | {"diverged": f"{row['diverged']} of {row['runs']}"}
+
+
+def comparison_cells(pair: dict[str, Any]) -> dict[str, str]:
+    """A comparison as cells for people."""
+    cells = {"comparison": f"{pair['label']} minus {pair['minus']}"} | difference(pair)
+    for title, name in (("p", "p"), ("p (Holm)", "p_holm")):
+        cells[title] = "–" if pair[name] is None else f"{pair[name]:.3g}"
+    none = "none: different devices" if len(pair["seeds"]) > 1 else "none: too few seeds"
+    gap = {"gap difference": signed(pair["gap"]["mean"]), "its 95% CI": interval(pair["gap"])}
+    return cells | {"verdict": pair["verdict"] or none} | gap
+
+
 def difference(pair: dict[str, Any]) -> dict[str, str]:
     """What compare() found of test accuracy, as cells of a table."""
     found, seeds = pair["test_accuracy"], f"{len(pair['seeds'])}{left_out(pair)}"
     return {"difference": signed(found["mean"]), "95% CI": interval(found), "seeds": seeds}
 
 
-def against_published_lines(agreements: Sequence[dict[str, Any]]) -> str:
-    """A table of how far results agree with the published ones, setting by setting."""
-    lines = []
-    for pair in agreements:
-        words = {None: "–", 0.0: "equal to the last bit"}
-        loss = words.get(pair["first_loss"]) or f"differs by up to {pair['first_loss']:.1e} nats"
-        line = {"yours minus published": pair["label"]} | difference(pair)
-        lines.append(line | {"training loss of epoch 1": loss})
-    return tabulate(lines, "keys", "simple", disable_numparse=True)
+def against_published(records: Records, published: Records) -> str:
+    """A table of how far results agree with the published ones of equal runs, by setting."""
+    rows = []
+    for label, theirs in published.items():
+        if theirs:
+            losses = paired(records[label], theirs, lambda record: record["train_loss"][0])
+            largest = max(map(abs, losses.values()), default=None)
+            words = {None: "–", 0.0: "equal to the last bit"}
+            loss = words.get(largest) or f"differs by up to {largest:.1e} nats"
+            cells = difference(compare(label, records[label], "published", theirs))
+            rows.append({"yours minus published": label, **cells, "training loss of epoch 1": loss})
+    return tabulate(rows, "keys", "simple", disable_numparse=True)
 
 
 def facts(summary: dict[str, Any]) -> str:
-    """Epochs, seeds, device and code in one line, and what makes this report no finding."""
-    epochs = sorted({len(group["mean"]["train_loss"]) for group in summary["groups"]})
-    seeds = sorted({len(group["seeds"]) for group in summary["groups"]})
-    device, code = in_words(summary["environment"]["device"]), in_words(summary["code"])
+    """What all settings share, the device and the code, and what makes this report no finding."""
+    groups, found = summary["groups"], {}
+    for field in ("learning_rate", "batch_size", "epochs", "split"):
+        values = common(str(group["settings"][field]) for group in groups)
+        # the tables and figures tell a schedule, and how the settings differ
+        if field == "epochs" or (isinstance(values, str) and "[" not in values):
+            found[field.replace("_", " ").capitalize()] = values
+    found["Seeds"] = " or ".join(dict.fromkeys(in_words(group["seeds"]) for group in groups))
+    found |= {"Device": summary["environment"]["device"], "Code": summary["code"]}
     rehearsal = "REHEARSAL on handwritten digits, not a finding. " if summary["rehearsal"] else ""
     rests = f"HALF-WAY: {half_way(summary)} are finished. " if summary["finished"] else ""
-    numbers = f"Epochs: {in_words(epochs)}. Seeds: {in_words(seeds)}. "
-    return f"{rehearsal}{rests}{numbers}Device: {device}. Code: {code}."
+    words = [f"{name}: {in_words(value)}." for name, value in found.items()]
+    return rehearsal + rests + " ".join(words)
 
 
 def notes(summary: dict[str, Any]) -> str:
-    """What a reader must know beside the tables: epochs, seeds, device, code, and the terms."""
+    """What a reader must know beside the tables: what all settings share, and the terms."""
     return f"{facts(summary)}\n\n{GLOSSARY}"
 
 
 def answer(summary: dict[str, Any]) -> str:
-    """The best setting, and what it is better than on the test set, in a sentence."""
+    """The best setting, and what it is better than on the test set; sentences."""
     groups = {group["label"]: group for group in summary["groups"]}
-    label, ranked = summary["best"], [named(one) for one in summary["candidates"]]
-    if label is None:
+    best, candidates = summary["best"], [named(label) for label in summary["candidates"]]
+    if best is None:
         return "There is no best setting, because too many runs diverged."
-    told: dict[str, list[str]] = {}
+    # by verdict, in the order of the sentences
+    relations = {f"{best} is better": "is better than", "other is better": "is worse than"}
+    relations |= {"within noise": "is within noise of", None: "has no verdict against"}
+    told: dict[str, list[str]] = {relation: [] for relation in relations.values()}
     for pair in summary["comparisons"]:
-        if label in (pair["label"], pair["minus"]):
-            other = named(pair["minus"] if pair["label"] == label else pair["label"])
-            if pair["verdict"] in (None, "within noise"):
-                relation = "within noise of" if pair["verdict"] else "without a verdict against"
-            else:
-                relation = "better" if pair["verdict"] == f"{label} is better" else "worse"
-                relation += f" by {100 * abs(pair['test_accuracy']['mean']):.2f} points than"
-            told.setdefault(relation, []).append(other + left_out(pair))
-    relations = "".join(f", {relation} {in_words(others)}" for relation, others in told.items())
-    among = f" among {in_words(ranked)}" if len(ranked) < len(groups) else ""
-    validation, test = groups[label]["mean"]["val_accuracy"][-1], groups[label]["test_accuracy"]
+        if best not in (pair["label"], pair["minus"]):
+            continue
+        other = named(pair["minus"] if pair["label"] == best else pair["label"])
+        relation = relations.get(pair["verdict"], "is worse than")
+        if relation.endswith("than"):
+            other += f" by {100 * abs(pair['test_accuracy']['mean']):.2f} points"
+        told[relation].append(other + left_out(pair))
+    among = f", among {in_words(candidates)}" if len(candidates) < len(groups) else ""
+    validation, test = groups[best]["mean"]["val_accuracy"][-1], groups[best]["test_accuracy"]
     ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
-    return (
-        f"{named(label)} has the highest mean validation accuracy{among}, {percent(validation)}, "
-        f"and a mean test accuracy of {percent(test['mean'])}{ci95}{relations}."
-    )
+    sentences = [
+        f"{named(best)} has the highest mean validation accuracy, {percent(validation)}{among}.",
+        f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
+    ]
+    for relation, others in told.items():
+        if others:
+            sentences.append(f"On the test set it {relation} {in_words(others)}.")
+    return " ".join(sentences)
 
 
 def caveats(summary: dict[str, Any]) -> list[str]:
-    """What limits the answer: the edge of what was tried, the loss, divergence; sentences."""
-    groups, found = {group["label"]: group for group in summary["groups"]}, []
-    if best := groups.get(summary["best"]):
-        found += at_the_edge(best, summary["groups"])
-        losses = {label: groups[label]["mean"]["val_loss"][-1] for label in summary["candidates"]}
-        lowest = min((loss, label) for label, loss in losses.items() if loss is not None)[1]
+    """What limits the answer: the edge of what was tried, the loss, what learned nothing."""
+    groups, found, stuck = summary["groups"], [], []
+    tried = {group["label"]: group for group in groups if group["label"] in summary["candidates"]}
+    if best := tried.get(summary["best"]):
+        found += at_the_edge(best, groups)
+        losses = {label: group["mean"]["val_loss"][-1] for label, group in tried.items()}
+        lowest = min((label for label in losses if losses[label] is not None), key=losses.get)
         if losses[lowest] < losses[best["label"]]:
-            found.append(
-                f"The mean validation loss is lowest for {named(lowest)}, {losses[lowest]:.3f} "
-                f"nats; that of {named(best['label'])} is {losses[best['label']]:.3f}."
-            )
-    matrices = [run.get("confusion_matrix") for group in groups.values() for run in group["runs"]]
+            found.append(f"By mean validation loss, {named(lowest)} would be the best.")
+    matrices = [run.get("confusion_matrix") for group in groups for run in group["runs"]]
     guessing = 100 / next((len(matrix) for matrix in matrices if matrix), 10)
     least = NEAR_CHANCE * guessing
-    nothing = (
-        f"learned nothing (final validation accuracy below {least:g}%; guessing: {guessing:g}%)"
-    )
-    lost: dict[str, list[str]] = {"diverged and are left out of every mean": [], nothing: []}
-    for label, group in groups.items():
+    for group in groups:
         ends = [run["val_accuracy"][-1] for run in group["runs"]]
-        stuck = sum(end is not None and 100 * end < least for end in ends)
-        for fate, n in zip(lost, (group["diverged"], stuck), strict=True):
-            lost[fate] += [f"{n} of {len(ends)} of {named(label)}"] if n else []
-    return found + [f"These runs {fate}: {in_words(w)}." for fate, w in lost.items() if w]
+        if n := sum(end is not None and 100 * end < least for end in ends):
+            stuck.append(f"{named(group['label'])} ({n} of {len(ends)})")
+    if stuck:
+        found.append(
+            f"Some runs learned nothing (final validation accuracy below {least:g}%; guessing "
+            f"gives {guessing:g}%): {in_words(stuck)}."
+        )
+    return found
 
 
 def at_the_edge(best: dict[str, Any], groups: Sequence[dict[str, Any]]) -> list[str]:
@@ -228,24 +245,8 @@ def at_the_edge(best: dict[str, Any], groups: Sequence[dict[str, Any]]) -> list[
         if value and value in (min(tried), max(tried)):  # nothing can be tried below zero
             way = "low" if value == min(tried) else "high"
             found.append(
-                f"Its {field.replace('_', ' ')}, {value:g}, is the {way}est that was tried; a "
+                f"Its {field.replace('_', ' ')}, {value:g}, is the {way}est that was tried. A "
                 f"{way}er one may be better."
-            )
-    return found
-
-
-def zero_gradients(records: Records) -> list[str]:
-    """Which settings' gradients are exactly zero in the first steps, from all seeds; sentences."""
-    found = []
-    for label, group in records.items():
-        seeds = [record["gradients"] for record in group if record.get("gradients")]
-        steps = zip(*(seed["by_step"] for seed in seeds), strict=True)
-        means = [list(zip(*(seed["mean"] for seed in step), strict=True)) for step in steps]
-        dead = [sum(not any(tensor) for tensor in tensors) for tensors in means]
-        if any(dead):
-            found.append(
-                f"The gradients of this many of {len(means[0])} parameter tensors are exactly zero "
-                f"in the first {len(dead)} steps of {named(label)}: {in_words(dead)}."
             )
     return found
 
@@ -265,9 +266,17 @@ def named(label: str) -> str:
     return f"“{label}”" if "," in label else label
 
 
-def percent(mean: float, std: float | None = None) -> str:
+def plus_minus(mean: float | None, std: float | None, scale: float = 100, digits: int = 2) -> str:
+    """A mean ± its standard deviation; of fractions in percentage points, unless scale is 1."""
+    if mean is None:
+        return "–"
+    deviation = "" if std is None else f" ± {scale * std:.{digits}f}"
+    return f"{scale * mean:.{digits}f}{deviation}".replace("-", "−")
+
+
+def percent(mean: float | None, std: float | None = None) -> str:
     """A mean accuracy ± its standard deviation in percent."""
-    return f"{100 * mean:.2f}%" if std is None else f"{100 * mean:.2f} ± {100 * std:.2f}%"
+    return plus_minus(mean, std) + ("" if mean is None else "%")
 
 
 def signed(fraction: float | None) -> str:

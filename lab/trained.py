@@ -12,7 +12,8 @@ from torch import nn
 from lab import experiment
 from lab.experiment import results_root
 from lab.provenance import HERE, fingerprint
-from lab.records import run_of
+from lab.records import KEYS, run_of
+from lab.summary import in_words
 from train import UserError, build
 
 CHOICES = 10  # how many files are listed where a name fits several
@@ -21,26 +22,26 @@ CHOICES = 10  # how many files are listed where a name fits several
 def find_run(name: str) -> Path:
     """The record of the one finished run that a path, or a part of it, names.
 
-    Your own runs come before published ones, and those by the present code before others.
+    Your own runs of full length come before published ones, and rehearsals last. Within a folder,
+    runs by the present code come before others.
 
-    Raises UserError, with the paths to choose from, where there is none or more than one.
+    Raises UserError where there is none, or, with the paths to choose from, more than one.
     """
-    folders = [results_root(), results_root() / "quick", experiment.PUBLISHED]
-    paths = [path for folder in folders for path in sorted((folder / "runs").glob("*.json"))]
-    if not paths:
-        raise UserError("there is no finished run yet: run python exp1_lr.py first")
     exact = Path(name).resolve()
-    matching = [path for path in paths if name in shown(path) or path.resolve() == exact]
-    for preferred in (lambda path: path.parent.parent != experiment.PUBLISHED, is_present):
-        if len(matching) > 1:
-            matching = [path for path in matching if preferred(path)] or matching
+    for folder in (results_root(), experiment.PUBLISHED, results_root() / "quick"):
+        paths = sorted((folder / "runs").glob("*.json"))
+        if matching := [p for p in paths if name in shown(p) or p.resolve() == exact]:
+            break
+    else:
+        raise UserError(f"no finished run has {name!r} in its path: run an experiment first")
+    if len(matching) > 1:
+        matching = list(filter(is_present, matching)) or matching
     if len(matching) == 1:
         return matching[0]
-    listed = [shown(path) for path in (matching or paths)]
-    more = f" and {len(listed) - CHOICES} more" if len(listed) > CHOICES else ""
-    found = f"{len(matching)} finished runs have" if matching else "no finished run has"
+    listed = ", ".join(map(shown, matching[:CHOICES]))
+    more = f" and {len(matching) - CHOICES} more" if len(matching) > CHOICES else ""
     raise UserError(
-        f"{found} {name!r} in the path: choose one of {', '.join(listed[:CHOICES])}{more}"
+        f"{len(matching)} finished runs have {name!r} in the path: choose one of {listed}{more}"
     )
 
 
@@ -54,16 +55,19 @@ def is_present(path: Path) -> bool:
     try:
         record = load(path)
         return record["code"] == fingerprint(run_of(record["run"]))
-    except (UserError, KeyError, TypeError):
+    except (UserError, TypeError):
         return False  # damaged, or of a network that is no longer there
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A record from its file. Raises UserError where the file is damaged."""
+    """A record from its file. Raises UserError where that is gone or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): run its script again") from None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if missing := {"run", "diverged_at_epoch", *KEYS} - record.keys():
+            raise UserError(f"it has no {in_words(sorted(missing))}")
+        return record
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is gone or damaged ({error}): run its script again") from None
 
 
 def load_network(name: str) -> nn.Module:
@@ -79,7 +83,10 @@ def load_network(name: str) -> nn.Module:
     record = load(path)
     published = path.parent.parent == experiment.PUBLISHED
     weights = (path.parent.parent / "weights" if published else path.parent) / f"{path.stem}.pt"
-    content = weights.read_bytes() if weights.exists() else b""
+    try:
+        content = weights.read_bytes()
+    except OSError:
+        content = b""
     if hashlib.sha256(content).hexdigest() != record.get("weights_sha256"):
         raise UserError(f"{shown(weights)} is not there, or damaged: run its script again")
     network = build(run_of(record["run"]), classes=len(record["confusion_matrix"]))

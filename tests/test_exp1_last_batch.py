@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Lab, Rehearsal
-from made_up import made_up
 from project import files
 
 import exp1_last_batch
@@ -33,23 +32,6 @@ def test_every_run_differs_from_its_twin_in_the_last_batch_alone() -> None:
     assert "30 runs of 50 epochs" in exp1_last_batch.__doc__
 
 
-def test_roughness_by_hand() -> None:
-    """Over the changes into the second half of the epochs, of seeds that did not diverge."""
-    run = dataclasses.replace(exp1_lr.runs()["lr=0.1"][0], epochs=4)
-    curves = ([0.1, 0.9, 0.5, 0.6], [0.1, 0.2, 0.3, 0.6])  # into epochs 3 and 4: 0.4, 0.1; 0.1, 0.3
-    records = [made_up(run, val_accuracy=curve[-1]) for curve in curves]
-    for record, curve in zip(records, curves, strict=True):
-        record["val_accuracy"] = curve
-    lost = made_up(run, diverged_at=2)
-    (found,) = exp1_last_batch.roughnesses({"lr=0.1": [*records, lost]}).values()
-    assert found["mean"] == pytest.approx(0.225)
-    assert found["std"] == pytest.approx(0.05 / 2**0.5)
-    assert exp1_last_batch.in_points(found) == "22.50 ± 3.54"
-    assert exp1_last_batch.in_points({"mean": 0.1, "std": None, "ci95": None}) == "10.00"
-    (none,) = exp1_last_batch.roughnesses({"lr=0.1": [lost]}).values()
-    assert exp1_last_batch.in_points(none) == "–"
-
-
 def test_every_run_is_compared_with_its_twin(
     a_lab: Lab, no_training: list[Run], no_figures: None
 ) -> None:
@@ -67,12 +49,13 @@ def test_every_run_is_compared_with_its_twin(
     assert [row["setting"] for row in rows] == labels
     for row in rows:
         rough = [summary["roughness"][row["setting"] + end] for end in ("", ", drop last")]
-        assert list(row.values())[1:] == [exp1_last_batch.in_points(found) for found in rough]
+        cells = [f"{100 * found['mean']:.2f} ± {100 * found['std']:.2f}" for found in rough]
+        assert list(row.values())[1:] == cells
     (finding,) = summary["findings"]
     ends = {group["label"]: group["mean"]["val_accuracy"][-1] for group in summary["groups"]}
     best = max(RATES, key=ends.get)
-    assert f"With the short last batch {best} has" in finding
-    assert f"without it {summary['best'].removesuffix(', drop last')}." in finding
+    assert f"With the short last batch, {best} has" in finding
+    assert f"Without it, {summary['best'].removesuffix(', drop last')} has." in finding
     table = (a_lab.root / "exp1_last_batch" / "table.md").read_text()
     assert title in table
     assert rows[0]["without it"] in table

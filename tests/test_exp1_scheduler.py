@@ -11,7 +11,7 @@ from conftest import Lab, Rehearsal
 
 import exp1_lr
 import exp1_scheduler
-from exp1_scheduler import exponential_decay, inverse_time, other_schedules, step_decay
+from exp1_scheduler import inverse_time, other_schedules, step_decay
 from lab import experiment, figures
 from train import Run
 
@@ -26,8 +26,8 @@ def test_inverse_time_by_hand(epoch: int, rate: float) -> None:
 def test_step_and_exponential_decay_by_hand() -> None:
     halved = [step_decay(0.1, 0.5, 10)(epoch) for epoch in (0, 9, 10, 19, 20, 49)]
     assert halved == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025, 0.00625])
-    assert exponential_decay(0.1, 0.95)(0) == 0.1
-    assert exponential_decay(0.1, 0.95)(2) == pytest.approx(0.09025)
+    assert step_decay(0.1, 0.95, 1)(0) == 0.1
+    assert step_decay(0.1, 0.95, 1)(2) == pytest.approx(0.09025)
 
 
 def test_both_schedules_run_from_the_same_first_to_the_same_last_rate() -> None:

@@ -127,7 +127,7 @@ def transferred(rehearse: Callable[..., Rehearsal], rehearsed: Path) -> Rehearsa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lab.figures.save", lambda found, folder: [])
         dropout = rehearse(exp2_dropout, beside=rehearsed, **SOURCES)
-    assert "The best rate above zero is dropout=0.4." in dropout.out
+    assert "Experiment 2.2 reuses dropout=0.4, the best rate above zero." in dropout.out
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SOURCES.items():
             patch.setattr(exp2_dropout, name, value)
@@ -234,8 +234,7 @@ def test_weights_that_a_run_starts_from_are_trained_again(
     [
         ("SEEDS", [1, 9]),
         ("SEEDS", []),
-        ("FINE_TUNING_DIVISOR", 1),
-        ("FINE_TUNING_DIVISOR", "10"),
+        ("FINE_TUNING_LEARNING_RATE", 0),
         ("LEARNING_RATE", -1),
     ],
 )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Lab, Rehearsal
+from test_summary import record
 
 import exp4_init
 from lab import figures
@@ -26,6 +27,29 @@ def test_runs_differ_in_their_first_weights_alone() -> None:
     assert "35 runs of 30 epochs" in exp4_init.__doc__
 
 
+def test_gradients_of_exactly_zero_are_named() -> None:
+    def watched(*steps: list[float]) -> dict:
+        return {"gradients": {"by_step": [{"mean": step} for step in steps]}}
+
+    dead, alive = [0.0, 1e-30, 0.0], [1.0, 2.0, 3.0]
+    records = {
+        "zeros": [record(1, 0.6, **watched(*[dead] * 5))],
+        # dead from one seed only, but for the third tensor in the last step
+        "odd": [
+            record(1, 0.6, **watched(alive, dead)),
+            record(2, 0.6, **watched(dead, [1.0, 1.0, 0.0])),
+            record(3, 0.6, diverged_at=0, gradients=None),
+        ],
+        "alive": [record(1, 0.6, **watched(alive))],
+        "wild": [record(1, 0.5)],
+    }
+    end = "of 3 parameter tensors are exactly zero."
+    assert exp4_init.zero_gradients(records) == [
+        f"In the first 5 steps of zeros, the gradients of 2, 2, 2, 2 and 2 {end}",
+        f"In the first 2 steps of odd, the gradients of 0 and 1 {end}",
+    ]
+
+
 @pytest.fixture(scope="module")
 def rehearsal(rehearse: Callable[..., Rehearsal]) -> Rehearsal:
     return rehearse(exp4_init, EPOCHS=2, SEEDS=[1], INITIALISATIONS=["kaiming", "zeros"])
@@ -42,10 +66,10 @@ def test_rehearsal_finds_that_zeros_have_no_gradient_but_one(rehearsal: Rehearsa
     assert moved == {"fc2.bias"}  # as nothing else can have a gradient
     assert all(kaiming["gradients"]["first_steps"]["mean"]["mean"])
     (finding,) = summary["findings"]
-    assert "of 10 parameter tensors are exactly zero in the first 5 steps of zeros: 9, 9" in finding
+    assert "steps of zeros, the gradients of 9, 9, 9, 9 and 9 of 10 parameter tensors" in finding
     page = (folder.parent / "README.md").read_text()
     assert finding in page
-    assert "1 of 1 of zeros" in page  # learned nothing
+    assert "zeros (1 of 1)" in page  # learned nothing
 
 
 @pytest.mark.slow

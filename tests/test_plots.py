@@ -76,7 +76,7 @@ def test_without_a_folder_it_redraws_what_is_yours(
 
 
 def test_no_results_say_what_to_run(a_lab: Lab, refused: Callable[..., str]) -> None:
-    assert "python exp1_lr.py" in refused()
+    assert refused().endswith("yet: run an experiment first")
 
 
 @pytest.mark.slow
@@ -104,6 +104,7 @@ def test_errors_of_any_finished_run_are_drawn(finished: Lab, plot: Plot) -> None
     root = finished.root / "quick"
     path = next(root.glob("runs/*lr=0.05_seed=2*.json"))
     before = {file: file.read_bytes() for file in root.glob("*/*") if file.is_file()}
+    finished.monkeypatch.setattr("lab.experiment.PUBLISHED", finished.root / "published")
     status, out, err = plot("--errors", "lr=0.05_seed=2")
     assert status == 0, err
     figures = [root / "errors" / f"{path.stem}_{name}.png" for name in ("confusion", "mistakes")]
@@ -116,9 +117,24 @@ def test_errors_of_any_finished_run_are_drawn(finished: Lab, plot: Plot) -> None
     assert after == before
 
 
+def test_errors_of_a_published_run_are_drawn_into_your_own_folder(
+    finished: Lab, plot: Plot, no_figures: None
+) -> None:
+    published = finished.root / "published"
+    finished.monkeypatch.setattr("lab.experiment.PUBLISHED", published)
+    (finished.root / "quick").rename(published)
+    folders = []
+    finished.monkeypatch.setattr(
+        "lab.figures.save", lambda found, folder: folders.append(folder) or []
+    )
+    assert plot("--errors", "lr=0.05_seed=2")[0] == 0
+    assert folders == [finished.root / "errors"]
+
+
 def test_errors_of_no_run_or_of_several_are_refused(
     finished: Lab, refused: Callable[..., str]
 ) -> None:
+    finished.monkeypatch.setattr("lab.experiment.PUBLISHED", finished.root / "published")
     root = finished.root / "quick"
     names = [path.name for path in root.glob("runs/*.json")]
     line = refused("--errors", "nonsense")
@@ -136,10 +152,11 @@ def test_errors_of_a_diverged_or_damaged_run_are_refused(
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"diverged_at_epoch": 1, "report": None}))
     assert "diverged" in refused("--errors", path.name)
-    path.write_text(json.dumps(record | {"confusion_matrix": None}))
-    assert "is damaged" in refused("--errors", path.name)
+    del record["confusion_matrix"]
+    path.write_text(json.dumps(record))
+    assert "damaged (it has no confusion_matrix)" in refused("--errors", path.name)
     path.write_text(path.read_text()[:300])
-    assert "is damaged" in refused("--errors", path.name)
+    assert "is gone or damaged" in refused("--errors", path.name)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ import exp1_lr
 import exp1_scheduler
 import lab
 from lab import publish
-from lab.store import Store
-from train import Run, UserError
+from lab.provenance import fingerprint
+from lab.store import Store, write
+from train import Run, UserError, build
 
 README = """# A study
 
@@ -92,6 +94,7 @@ def test_own_finished_runs_are_copied_unchanged_and_reported(
     mine = {path.name: path.read_bytes() for path in own.runs.iterdir()}
     status, out, err = do_publish()
     assert (status, err) == (0, "")
+    assert "older code" not in out
     records = {name: content for name, content in mine.items() if name.endswith(".json")}
     assert {path.name: path.read_bytes() for path in published.glob("runs/*")} == records
     assert {path.name: path.read_bytes() for path in own.runs.iterdir()} == mine
@@ -109,7 +112,7 @@ def test_weights_of_the_best_run_alone_are_published(
     published: Path, own: Store, do_publish: Publish
 ) -> None:
     records = finish(the_runs(), own)
-    do_publish()
+    assert do_publish()[1].count("Settings:") == 1  # the records are as they were reported
     (path,) = (published / "weights").iterdir()
     winner = best(records)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == winner["weights_sha256"]
@@ -186,29 +189,86 @@ def test_published_runs_count_whatever_code_made_them(
     store = Store(published, any_code=True)
     for run in the_runs():
         store.save(run, made_up(run, code="00000000"), None)
-    before = {path.name: path.read_bytes() for path in store.runs.iterdir()}
-    assert do_publish()[0] == 0
-    assert {path.name: path.read_bytes() for path in store.runs.iterdir()} == before
+    before = contents(store.root)
+    status, out, _ = do_publish()
+    assert status == 0
+    assert out.endswith("4 of 4 published records were made by older code\n")
+    assert contents(store.root).items() >= before.items()
 
 
-def test_run_retrained_for_its_weights_replaces_record_and_summary(
-    published: Path, own: Store, do_publish: Publish
-) -> None:
+@pytest.fixture
+def old(published: Path) -> Store:
+    """Published runs by older code, without weights."""
     store = Store(published, any_code=True)
     for run in the_runs():
         store.save(run, made_up(run, code="00000000"), None)
+    return store
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    """Every published run, with weights and checkpoints if there are any."""
+    paths = [path for folder in ("runs", "weights") for path in root.glob(f"{folder}/*")]
+    return {path: path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("same_code", [False, True])
+def test_run_retrained_for_its_weights_replaces_record_and_summary(
+    same_code: bool, old: Store, published: Path, own: Store, do_publish: Publish
+) -> None:
+    """By the same code, both records have the same file name."""
+    store, winner = old, best_of(old)
     assert "are not kept: train it again, and publish again" in do_publish()[1]
     assert not store.weights.exists()
-    (winner,) = (run for run in the_runs() if name_of(run) == name_of(best_of(store)))
+    if same_code:
+        store.find_record(winner)[0].unlink()
+        store.save(winner, made_up(winner), None)
     finish([winner], own)
     assert do_publish()[0] == 0
     record = store.load_record(winner)
-    assert record["code"] != "00000000"
+    assert record["code"] == fingerprint(winner)
     assert store.load_weights(winner) is not None
     assert len(list(store.runs.iterdir())) == 4
     summary = json.loads((published / "exp1_lr" / "summary.json").read_text())
     hashes = [run["weights_sha256"] for group in summary["groups"] for run in group["runs"]]
     assert sorted(filter(None, hashes)) == [record["weights_sha256"]]
+
+
+@pytest.mark.parametrize("difference", ["curve", "test", "device"])
+def test_retrained_run_that_differs_replaces_nothing(
+    difference: str, old: Store, own: Store, do_publish: Publish
+) -> None:
+    run = best_of(old)
+    record = made_up(run)
+    if difference == "curve":
+        record["val_loss"][0] = math.nextafter(record["val_loss"][0], 1)
+    elif difference == "test":
+        record["confusion_matrix"][3][5] += 1
+    else:
+        record["environment"]["device"] = "cpu (another)"
+    own.save(run, record, build(run).state_dict())
+    before = contents(old.root)
+    status, out, _ = do_publish()
+    assert status == 0
+    assert f"weights  of {name_of(run)} are not published: the retrained run differs\n" in out
+    assert contents(old.root) == before
+
+
+def test_published_record_is_kept_until_the_new_one_is_written(
+    old: Store, own: Store, do_publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish([best_of(old)], own)
+    before = contents(old.root)
+
+    def full(path: Path, content: bytes) -> None:
+        if path.suffix == ".json":
+            raise UserError(f"cannot write {path}")
+        write(path, content)
+
+    monkeypatch.setattr("lab.publish.write", full)
+    status, _, err = do_publish()
+    assert status == 2
+    assert err.startswith("cannot write")
+    assert contents(old.root).items() >= before.items()
 
 
 def best_of(store: Store) -> Run:
@@ -255,6 +315,41 @@ def test_unknown_experiment_and_bad_constant_are_named(
     status, _, err = do_publish()
     assert status == 2
     assert err.startswith("EPOCHS = 0")
+
+
+@pytest.mark.parametrize("name", ["train", "plots.py", "lab"])
+def test_module_that_is_no_experiment_is_named(name: str, do_publish: Publish) -> None:
+    status, _, err = do_publish(name)
+    assert status == 2
+    assert err == f"{Path(name).stem}.py is no experiment: it has no runs() and main()\n"
+
+
+@pytest.mark.parametrize("name", ["", "exp1-lr", "a.b.c"])
+def test_name_of_no_module_is_named(name: str, do_publish: Publish) -> None:
+    assert do_publish(name)[::2] == (2, f"there is no {Path(name).stem}.py here\n")
+
+
+def test_script_that_cannot_be_imported_says_what_is_missing(
+    tmp_path: Path, do_publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exp8_broken.py").write_text("import nothing_of_this_name\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    status, _, err = do_publish("exp8_broken")
+    assert (status, err) == (2, "No module named 'nothing_of_this_name'\n")
+
+
+def test_damaged_summary_of_another_experiment_is_named_and_readme_is_kept(
+    published: Path, own: Store, do_publish: Publish
+) -> None:
+    finish(the_runs(), own)
+    path = published / "exp2_dropout" / "summary.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"groups": [{"runs": [1]}]}')
+    status, _, err = do_publish()
+    assert status == 2
+    (line,) = err.splitlines()
+    assert line.startswith(f"{path} is damaged")
+    assert (published.parent / "README.md").read_text() == README
 
 
 def test_publication_trains_nothing_even_where_it_could(

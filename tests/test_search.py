@@ -152,13 +152,13 @@ def test_a_search_is_told_with_how_its_winner_flatters():
     assert search_in_words(searches, again) == [
         "A random search of 2 runs finds 61.00 ± 1.41% validation accuracy; 1 of 4 runs diverged. "
         "Its winner, learning rate 0.007 and momentum 0.9, has 62.00%. The highest of 3 noisy "
-        "numbers tends to be too high: its mean from 2 fresh seeds is 58.00%.",
+        "numbers tends to be too high. From fresh seeds the winner's mean is 58.00%.",
         "A grid search of 2 runs finds 57.00 ± 9.90% validation accuracy; 0 of 4 runs diverged. "
         "Its winner, learning rate 0.008 and momentum 0.9, has 64.00%. The highest of 4 noisy "
-        "numbers tends to be too high: all its runs from fresh seeds diverged.",
+        "numbers tends to be too high. From fresh seeds the winner's mean is –.",
         # 62 − 50 and 60 − 64: mean 4, deviation 11.314, over √2 = 8, times Student's 12.7062
-        "Highest validation accuracy of a repeat, random minus grid search: +4.00 points (95% "
-        "interval −97.65 to +105.65).",
+        "The highest validation accuracy of a repeat, random minus grid search, is +4.00 points on "
+        "average (95% interval −97.65 to +105.65).",
     ]
 
 
@@ -166,4 +166,4 @@ def test_a_search_that_found_nothing_is_told():
     searches = {"random": searched([[None, None]] * 2), "grid": searched([[0.5, 0.5]] * 2)}
     found = search_in_words(searches, {"grid": [record(1, 0.57)]})
     assert found[0] == "Every run of the random search diverged."
-    assert found[2].endswith("random minus grid search: – points (95% interval –).")
+    assert found[2].endswith("random minus grid search, is – points on average (95% interval –).")

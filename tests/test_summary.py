@@ -1,6 +1,7 @@
 """Statistics against numbers worked out by hand and slow oracles, and the summary's contract."""
 
 import itertools
+import json
 import math
 import random
 
@@ -8,13 +9,14 @@ import pytest
 from scipy import stats
 
 from lab.summary import (
-    against_published,
     best,
     best_label,
     common,
     compare,
     in_words,
     judge,
+    load_summaries,
+    load_summary,
     paired,
     paired_p,
     roughness,
@@ -68,6 +70,11 @@ def test_spread_of_known_numbers():
     assert found["ci95"] == pytest.approx(2.776445 * 0.01 * math.sqrt(2.5 / 5), rel=1e-6)
 
 
+def test_what_diverged_is_left_out_of_a_spread():
+    assert spread([None, 0.4, None, 0.6]) == spread([0.4, 0.6])
+    assert spread(iter([None, 0.5])) == spread([0.5])
+
+
 def test_one_value_has_no_spread_and_none_has_no_mean():
     assert spread([0.5]) == {"mean": 0.5, "std": None, "ci95": None}
     assert spread([]) == {"mean": None, "std": None, "ci95": None}
@@ -107,13 +114,13 @@ def test_a_diverged_run_is_counted_and_left_out():
 
 
 def test_best_is_chosen_on_validation_at_the_last_epoch():
-    groups = [
-        summarise_group("early", [record(1, 0.60, test=0.9, val_accuracy=[0.99, 0.60])]),
-        summarise_group("good", [record(1, 0.61, test=0.1)]),
-        summarise_group("gone", [record(1, 0.99, diverged_at=1)]),
-    ]
+    groups = {
+        "early": [record(1, 0.60, test=0.9, val_accuracy=[0.99, 0.60])],
+        "good": [record(1, 0.61, test=0.1), record(2, 0.99, diverged_at=1)],
+        "gone": [record(1, 0.99, diverged_at=1)],
+    }
     assert best(groups) == "good"
-    assert best(groups[2:]) is None
+    assert best({"gone": groups["gone"]}) is None
 
 
 def test_wall_time_is_the_union_of_intervals():
@@ -331,46 +338,41 @@ def test_roughness_by_hand():
     assert roughness(record(1, 0.6, diverged_at=1)) is None
 
 
-def test_results_are_held_against_the_published_ones():
-    mine = {
-        "same": [record(1, 0.6, 0.60), record(2, 0.6, 0.61)],
-        "other": [record(1, 0.6, 0.60), record(2, 0.6, 0.61), record(3, 0.6, diverged_at=1)],
-        "new": [record(1, 0.6)],
-    }
-    gpu = {"environment": ENVIRONMENT | {"device": "NVIDIA H100"}}
-    theirs = {
-        "same": [record(2, 0.6, 0.61), record(1, 0.6, 0.60)],
-        "other": [
-            record(1, 0.6, 0.62, train_loss=[2.25, 1.0], **gpu),
-            record(2, 0.6, 0.59, train_loss=[1.5, 3.0], **gpu),
-            record(3, 0.6, 0.60, **gpu),
-        ],
-        "gone": [record(1, 0.6)],
-    }
-    same, other = against_published(mine, theirs)
-    assert (same["label"], same["seeds"], same["left_out"]) == ("same", [1, 2], [])
-    assert same["test_accuracy"] == {"mean": 0, "std": 0, "ci95": 0}
-    assert same["first_loss"] == 0.0
-    assert (other["seeds"], other["left_out"]) == ([1, 2], [3])
-    assert other["test_accuracy"]["mean"] == pytest.approx(0.0)  # -0.02 and +0.02
-    assert other["test_accuracy"]["ci95"] == pytest.approx(12.7062 * 0.02, rel=1e-4)
-    assert other["first_loss"] == 0.5
-    assert other["p"] is None
+@pytest.fixture
+def kept(tmp_path):
+    """A results folder with the summaries of three experiments; the paths of these."""
+    paths = []
+    for name, number in (("a", "1.10"), ("b", "1.9"), ("c", "2.1")):
+        summary = summarise(name, f"Experiment {number}, x: why?", {}, {"x": [record(1, 0.6)]})
+        paths.append(tmp_path / name / "summary.json")
+        paths[-1].parent.mkdir()
+        paths[-1].write_text(json.dumps(summary))
+    return paths
 
 
-def test_a_first_loss_that_differs_in_the_last_bit_is_not_equal():
-    mine, theirs = record(1, 0.6), record(1, 0.6, train_loss=[math.nextafter(2.0, 3), 1.0])
-    (found,) = against_published({"x": [mine]}, {"x": [theirs]})
-    assert 0 < found["first_loss"] < 1e-15
+def test_summaries_are_loaded_in_the_order_of_their_numbers(kept):
+    found = load_summaries(kept[0].parent.parent)
+    assert [summary["experiment"] for summary in found] == ["b", "a", "c"]
+    assert found[1] == load_summary(kept[0])
 
 
-def test_only_equal_runs_are_held_against_each_other():
-    longer = record(1, 0.6, run=record(1, 0.6)["run"] | {"epochs": 3})
-    assert against_published({"x": [record(1, 0.6)]}, {"x": [longer]}) == []
-    (found,) = against_published(
-        {"x": [record(1, 0.6), record(2, 0.6)]}, {"x": [longer, record(2, 0.6)]}
-    )
-    assert found["seeds"] == [2]
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "5", '{"groups": []}', "groups", "title", "runs", "untitled"]
+)
+def test_a_damaged_summary_is_left_out_and_named_in_one_line(damage, kept):
+    summary = json.loads(kept[0].read_text())
+    if damage == "runs":
+        del summary["groups"][0]["runs"]
+    elif damage == "untitled":
+        summary["title"] = None
+    elif damage in summary:
+        del summary[damage]
+    kept[0].write_text(json.dumps(summary) if damage.isalpha() else damage)
+    assert [found["experiment"] for found in load_summaries(kept[0].parent.parent)] == ["b", "c"]
+    with pytest.raises(
+        UserError, match=r"^.*summary.json is damaged \(.*\): run its script again$"
+    ):
+        load_summary(kept[0])
 
 
 def test_gradients_are_averaged_over_seeds_that_did_not_diverge():

@@ -41,10 +41,11 @@ def test_run_is_found_by_any_part_of_its_path_and_by_the_path(record: Path) -> N
 
 
 def test_no_finished_run_says_what_to_run(trained: Path) -> None:
-    with pytest.raises(UserError, match=r"no finished run has 'nonsense' .* choose one of .*seed="):
+    message = r"^no finished run has 'nonsense' in its path: run an experiment first$"
+    with pytest.raises(UserError, match=message):
         find_run("nonsense")
     shutil.rmtree(trained / "runs")
-    with pytest.raises(UserError, match=r"no finished run yet: run python exp1_lr\.py first"):
+    with pytest.raises(UserError, match=message):
         find_run("nonsense")
 
 
@@ -70,14 +71,35 @@ def test_run_by_the_present_code_comes_before_others(record: Path) -> None:
     assert find_run(ONE) == record
 
 
-def test_own_run_comes_before_a_published_one(record: Path) -> None:
+def test_own_run_comes_before_a_published_one_and_a_rehearsal_last(record: Path) -> None:
+    own = record.parent.parent.parent / "runs" / record.name
     published = experiment.PUBLISHED / "runs" / record.name
-    published.parent.mkdir(parents=True)
-    shutil.copy(record, published)
-    assert find_run(ONE) == record
-    assert find_run(str(published)) == published
-    record.unlink()
+    for path in (own, published):
+        path.parent.mkdir(parents=True)
+        shutil.copy(record, path)
+    assert find_run(ONE) == own
+    for path in (own, published, record):
+        assert find_run(str(path)) == path
+    own.unlink()
     assert find_run(ONE) == published
+    published.unlink()
+    assert find_run(ONE) == record
+
+
+def test_record_that_vanishes_or_is_damaged_is_named(
+    record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may move it away after it was listed."""
+    monkeypatch.setattr("lab.trained.find_run", lambda name: record)
+    for content in ("{", "[]", "{}", json.dumps({"run": 5}), None):
+        if content is None:
+            record.unlink()
+        else:
+            record.write_text(content)
+        message = r"\.json is gone or damaged \(.*\): run its script again$"
+        with pytest.raises(UserError, match=message):
+            lab.load_network(ONE)
+        assert not lab.trained.is_present(record)
 
 
 def test_weights_are_a_plain_state_dictionary(record: Path) -> None:
