@@ -2,7 +2,7 @@
 
 DropoutNet drops activations of its first dense layer. It is trained at five dropout rates, each
 from the same five seeds, on one half of CIFAR-10's training images, and validated on the other
-half. Experiment 2.2 starts from the trained weights.
+half.
 
     python exp2_dropout.py            # 25 runs of 50 epochs, on 25,000 images
     python exp2_dropout.py --quick    # a rehearsal without CIFAR-10, in under a minute

@@ -1,4 +1,4 @@
-"""Experiment 3, gradient flow: how do dropout and batch normalisation change it?
+"""Experiment 3, gradient flow: how do dropout and batch normalisation change the gradients?
 
 BaselineNet, DropoutNet and BatchNormNet are trained from the same five seeds. The mean and the
 standard deviation of |gradient| are gathered for every parameter tensor: over the first and last

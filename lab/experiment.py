@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import io
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -141,8 +140,12 @@ class Experiment:
 
 def compare_with_published(name: str, constants: Constants, records: Records) -> None:
     """Print how far a sweep with the published constants agrees with the published results."""
-    published = PUBLISHED / name / "summary.json"
-    if not published.exists() or json.loads(published.read_text())["settings"] != constants:
+    path = PUBLISHED / name / "summary.json"
+    try:
+        if not path.exists() or summary.load_summary(path)["settings"] != constants:
+            return
+    except UserError as error:  # what was trained is reported by now
+        print(error)
         return
     store = Store(PUBLISHED, any_code=True)
     theirs = {

@@ -453,3 +453,13 @@ def test_other_constants_and_rehearsals_are_not_held_against_published_results(
 ) -> None:
     out = printed(a_lab.edit(exp1_lr, **change), exp1_lr, *options)
     assert "minus published" not in out
+
+
+def test_damaged_published_summary_is_named_after_the_report(
+    published: Path, a_lab: Lab, no_training: list[Run], printed: Callable[..., str]
+) -> None:
+    path = published / "exp1_lr" / "summary.json"
+    path.write_text(path.read_text()[:300])
+    out = printed(a_lab, exp1_lr)
+    assert f"{path} is damaged" in out
+    assert (a_lab.root / "exp1_lr" / "summary.json").exists()
