@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from lab.records import all_settings
 from lab.summary import Record, Records, compare, spread, summarise_group
 from lab.tables import interval, named, percent, seeds_in_words, signed
-from train import all_settings
 
 Curve = Sequence[float | None]  # one number an epoch, None once the run has diverged
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from lab.records import all_settings
 from lab.store import write
 from lab.summary import FINAL, Record, Records, generalisation_gap, in_words
-from train import CURVES, Run, all_settings
+from train import CURVES, Run
 
 GLOSSARY = """\
 Every number is of the last epoch: mean ± sample standard deviation over the seeds that did not
