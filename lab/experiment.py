@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,7 +58,7 @@ class Experiment:
         fresh = self.options.fresh
         if isinstance(groups, ModuleType):
             script, fresh = Path(groups.__file__), False
-            distributed.on_all(partial(check_constants, script.name, vars(groups)))
+            check_constants(script.name, vars(groups))
             print(f"needed   the runs of {script.name}, which {self.script} shares")
             groups = groups.runs()
         if self.options.quick:
@@ -68,8 +68,8 @@ class Experiment:
     def records(self, groups: Groups, fresh: bool) -> Records:
         """Train what is not finished; fresh trains again what is."""
         runs = [run for group in groups.values() for run in group]
-        sweep.train(runs, self.store, self.options.device, fresh)
-        return {label: sweep.load_records(group, self.store) for label, group in groups.items()}
+        records = iter(sweep.train(runs, self.store, self.options.device, fresh))
+        return {label: list(islice(records, len(group))) for label, group in groups.items()}
 
     def report(
         self,
@@ -100,7 +100,7 @@ class Experiment:
             **more,
         )
         if not self.options.quick and self.root != PUBLISHED:
-            hold_against_published(self.name, self.constants, records)
+            compare_with_published(self.name, self.constants, records)
 
     def write(self, records: Records, root: Path, **contents: Any) -> dict[str, Any]:
         """Write a report into a results folder, and print its table and paths; its summary."""
@@ -139,7 +139,7 @@ class Experiment:
         return counts
 
 
-def hold_against_published(name: str, constants: Constants, records: Records) -> None:
+def compare_with_published(name: str, constants: Constants, records: Records) -> None:
     """Print how far a sweep with the published constants agrees with the published results."""
     published = PUBLISHED / name / "summary.json"
     if not published.exists() or json.loads(published.read_text())["settings"] != constants:
@@ -157,9 +157,11 @@ def show_published(name: str) -> None:
     folder = PUBLISHED / name
     if not (folder / "table.md").exists():
         raise UserError(f"{folder}: nothing is published of {name} yet")
-    print((folder / "table.md").read_text(encoding="utf-8"))
-    for path in sorted(folder.iterdir()):
-        print(path)
+    lines = [(folder / "table.md").read_text(encoding="utf-8"), *map(str, sorted(folder.iterdir()))]
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # the reader has seen enough, as "| head" has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_so_far(experiment: Experiment, groups: Groups) -> None:
@@ -200,9 +202,16 @@ def run(
         path = Path(script["__file__"])
         description = script["__doc__"] or path.stem
         options = parse_options(description)
+        if distributed.rank() > 0 and (options.published or options.so_far):
+            return None
         if options.published:
             return show_published(path.stem)
-        constants = distributed.on_all(lambda: check_constants(path.name, script))
+        if options.fresh and distributed.size() > 1:
+            raise UserError(
+                "--fresh works without torchrun only: start it so, and stop it with "
+                "Ctrl-C; torchrun then goes on there"
+            )
+        constants = check_constants(path.name, script)
         provenance.sources()  # read once: an edit during a sweep is noticed
         if options.quick:
             print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
@@ -211,11 +220,14 @@ def run(
                     constants[name] = script[name] = most
         experiment = Experiment(path, description, constants, options)
         if options.so_far:
+            if "runs" not in script:
+                raise UserError(f"--so-far needs a function runs() in {path.name}")
             groups = script["runs"]()
             return show_so_far(experiment, rehearsal(groups) if options.quick else groups)
         main(experiment)
     except UserError as error:
-        if str(error):
+        # the processes of a machine meet the same mistakes, and one of them says so
+        if distributed.local_rank() == 0 or isinstance(error, sweep.WorkerFailed):
             print(error, file=sys.stderr)
         sys.exit(130 if isinstance(error, sweep.Interrupted) else 2)
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from lab import distributed, provenance
+from lab import provenance
 from lab.records import is_whole, settings_of
 from train import Run, UserError
 
@@ -168,32 +168,29 @@ class Store:
     def claim(self, run: Run) -> Iterator[bool]:
         """Whether this process may train the run; no other may while the context lasts.
 
-        The operating system frees the lock of a process that dies, however it dies. On a folder
-        without locks the processes that torchrun starts need none, as they share no run.
+        The operating system frees the lock of a process that dies, however it dies.
 
-        Raises UserError where locks are needed and there are none.
+        Raises UserError where the folder cannot be written, or its disk has no locks.
         """
         path = self.root / ".locks" / f"{self.stem(run, provenance.fingerprint(run), None)}.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            locks = [FileLock(path)] if has_locks(path.parent) else []
-            for lock in locks:
-                lock.acquire(blocking=False)
+            if not has_locks(path.parent):
+                raise UserError(
+                    f"{self.root} is on a disk without file locks, by which processes keep out of "
+                    "each other's way: set RESULTS_DIR to a folder on another disk"
+                )
+            lock = FileLock(path)
+            lock.acquire(blocking=False)
         except Timeout:
             yield False
             return
         except OSError as error:
             raise UserError(cannot_write(path, error)) from None
-        if not locks and distributed.size() == 1:
-            raise UserError(
-                f"{self.root} has no working file locks: set RESULTS_DIR to another disk, or start "
-                "the script with torchrun --nproc-per-node=2 or more, whose processes share no run"
-            )
         try:
             yield True
         finally:
-            for lock in locks:
-                lock.release()
+            lock.release()
 
     def by_other_code(self, runs: Sequence[Run]) -> int:
         """How many of the runs are on disk, but only from code that was edited since."""

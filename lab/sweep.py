@@ -16,7 +16,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -35,12 +34,17 @@ REPORT_SECONDS = 0.5  # between a worker's reports of progress
 ESTIMATE_SECONDS = 3.0  # of training before the time is estimated
 PLAIN_LINE_SECONDS = 30.0  # between lines where the output is not a terminal
 SERVER = "forkserver"  # the way of starting workers that share one import of torch
-PRELOADED = ["lab.sweep", "torch._dynamo", "sklearn.metrics"]  # what a run imports on its way
+# what a worker imports that takes long; nothing of this project, which the server may not find
+PRELOADED = ["torch._dynamo", "sklearn.metrics"]
 BUSY_SECONDS = 2.0  # between looks at runs that another sweep is training
 
 
 class Interrupted(UserError):
     """The user stopped the sweep (Ctrl-C or SIGTERM); the text says what is kept."""
+
+
+class WorkerFailed(UserError):
+    """A worker could not go on, which only the process that started it knows."""
 
 
 def load_data(name: str) -> Dataset:
@@ -55,31 +59,24 @@ def train(
     device: str | None = None,
     fresh: bool = False,
     weights: bool = False,
-) -> None:
-    """Train every run that is not finished yet, on every core or GPU; the results go to store.
+) -> list[dict[str, Any]]:
+    """Train every run that is not finished yet, on every core or GPU; the records of all.
 
     device is "cpu", "cuda" (all GPUs), "cuda:N", or None for the GPUs if there are any. With fresh,
     what is finished is moved out of the way and trained again. With weights, a run is finished only
-    if its trained weights are there, too; runs that others start from are seen to first.
+    if its trained weights are there, too; runs that others start from are trained first.
 
     Raises UserError for what a user can mend, Interrupted on Ctrl-C or SIGTERM.
     """
-    runs = list(dict.fromkeys(runs))
-    todo = runs if fresh else unfinished(runs, store, weights)
-    devices = distributed.on_all(lambda: worker_devices(device, len(distributed.share(todo))))
-    if todo and devices == ["cpu"] * len(devices):
+    todo = unique(runs) if fresh else unfinished(runs, store, weights)
+    devices = worker_devices(device, len(todo))
+    if todo and devices[0] == "cpu":
         start_server()  # its import of torch takes seconds, in which the data are checked here
-    distributed.on_all(lambda: check(todo))
-    sources = list(dict.fromkeys(run.start for run in todo if run.start))
-    if missing := unfinished(sources, store, weights=True):
-        print(f"needed   trained networks to start from: {len(missing)} are not there")
-        train(missing, store, device, weights=True)
-    for run, record in zip(sources, load_records(sources, store), strict=True):
-        if record["diverged_at_epoch"] is not None:
-            raise UserError(f"{label(run)} diverged, so that no run can start from it")
+    check(todo)
     if fresh:
-        distributed.on_first(lambda: store.replace(runs))
-    print(f"runs     {len(runs)}, of which {len(runs) - len(todo)} are finished")
+        store.replace(todo)
+    train_sources(todo, store, device)
+    print(f"runs     {len(unique(runs))}, of which {len(unique(runs)) - len(todo)} are finished")
     if others := store.by_other_code(todo):
         print(
             f"         {others} of the others were trained before an edit of code that decides "
@@ -88,38 +85,44 @@ def train(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while todo:
-            share = distributed.share(todo)
-            distributed.on_all(partial(train_once, share, store, devices, weights))
-            todo = unfinished(todo, store, weights)
-            if todo:
-                distributed.on_first(partial(wait_for_others, todo, store, weights))
+            train_once(todo, store, devices, weights)
+            if todo := unfinished(todo, store, weights):
+                wait_for_others(todo, store, weights)
     except KeyboardInterrupt:
-        left = sum(not store.is_finished(run, weights) for run in runs)
-        if distributed.rank() > 0:
-            raise Interrupted("") from None
+        left = len(unfinished(runs, store, weights))
         raise Interrupted(
-            f"\nstopped: {len(runs) - left} of {len(runs)} runs are finished and kept, the others "
-            f"at their last checkpoint; the same command{' without --fresh' if fresh else ''} goes "
-            "on there"
+            f"\nstopped: {len(unique(runs)) - left} of {len(unique(runs))} runs are finished and "
+            f"kept, the others at their last checkpoint; the same command"
+            f"{' without --fresh' if fresh else ''} goes on there"
         ) from None
+    return [store.load_record(run) for run in runs]
+
+
+def unique(runs: Sequence[Run]) -> list[Run]:
+    """The runs in their order, each once."""
+    return list(dict.fromkeys(runs))
 
 
 def unfinished(runs: Sequence[Run], store: Store, weights: bool) -> list[Run]:
-    """The runs that are still to be trained, the same on every process of a sweep."""
-    finished = distributed.on_all(lambda: [store.is_finished(run, weights) or None for run in runs])
-    known = zip(runs, distributed.known_to_any(finished), strict=True)
-    return [run for run, is_finished in known if not is_finished]
+    """The runs that are still to be trained."""
+    return [run for run in unique(runs) if not store.is_finished(run, weights)]
 
 
-def load_records(runs: Sequence[Run], store: Store) -> list[dict[str, Any]]:
-    """The records of finished runs, the same on every process of a sweep."""
-    return distributed.known_to_any([store.load_record(run) for run in runs])
+def train_sources(runs: Sequence[Run], store: Store, device: str | None) -> None:
+    """See that the trained networks that runs start from are there. Raises UserError as train()."""
+    sources = unique([run.start for run in runs if run.start])
+    if missing := unfinished(sources, store, weights=True):
+        print(f"needed   trained networks to start from: {len(missing)} are not there")
+        train(missing, store, device, weights=True)
+    for run in sources:
+        if store.load_record(run)["diverged_at_epoch"] is not None:
+            raise UserError(f"{label(run)} diverged, so that no run can start from it")
 
 
-def wait_for_others(todo: list[Run], store: Store, weights: bool) -> None:
+def wait_for_others(todo: Sequence[Run], store: Store, weights: bool) -> None:
     """Sleep until all runs are finished, or one that another process had claimed is free again."""
     print(f"waiting for {len(todo)} runs that another process on this folder is training")
-    while todo := [run for run in todo if not store.is_finished(run, weights)]:
+    while todo := unfinished(todo, store, weights):
         for run in todo:
             with store.claim(run) as free:
                 if free and not store.is_finished(run, weights):
@@ -137,19 +140,15 @@ def worker_devices(device: str | None, runs: int) -> list[str]:
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if device is None:
         device = "cuda" if gpus else "cpu"
-    local_rank = distributed.local_rank()
+    alone = distributed.size() == 1
     if device == "cpu":
-        if local_rank is not None:
-            return ["cpu"]
         affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        return ["cpu"] * min(cores, runs)
+        return ["cpu"] * (min(cores, runs) if alone else 1)
     if device == "cuda" and gpus:
-        if local_rank is None:
-            return gpus[:runs]
-        if local_rank >= len(gpus):
+        if distributed.local_size() > max(len(gpus), 1) and not alone:
             raise UserError(f"torchrun: use --nproc-per-node={len(gpus)}, a process for each GPU")
-        return [gpus[local_rank]]
+        return gpus[:runs] if alone else [gpus[distributed.local_rank()]]
     if device in gpus:
         return [device]
     if device == "mps":
@@ -169,10 +168,8 @@ def check(runs: Sequence[Run]) -> None:
         Training(dataclasses.replace(run, start=None), data_sets[run.dataset])
 
 
-def train_once(todo: list[Run], store: Store, devices: list[str], weights: bool) -> None:
+def train_once(todo: Sequence[Run], store: Store, devices: list[str], weights: bool) -> None:
     """Start the workers and follow them until none has anything left to claim."""
-    if not todo:
-        return
     places = len(devices) * distributed.size()
     at_once = places if devices[0] == "cpu" else f"all that fit on {places} GPUs"
     print(f"device   {provenance.device_name(devices[0])}, runs trained at once: {at_once}")
@@ -180,14 +177,13 @@ def train_once(todo: list[Run], store: Store, devices: list[str], weights: bool)
     method = SERVER if devices[0] == "cpu" and has_server() else "spawn"
     context = multiprocessing.get_context(method)
     processes: dict[Connection, Any] = {}
+    first = distributed.rank() * len(devices)
 
     def start(number: int, mode: engine.Mode) -> None:
-        receiver, sender = context.Pipe(duplex=False)
+        batches = shares(todo, first + number, places)
         if devices[number] == "cpu":
-            batches = [[run] for run in todo]
-        else:  # a share of its own, then those of workers that did not get to theirs
-            shares = [todo[first :: len(devices)] for first in range(len(devices))]
-            batches = shares[number:] + shares[:number]
+            batches = [[run] for share in batches for run in share]
+        receiver, sender = context.Pipe(duplex=False)
         code = provenance.sources()
         arguments = (batches, weights, store, devices[number], code, mode, sender)
         worker = context.Process(target=work, args=arguments, name=str(number), daemon=True)
@@ -197,7 +193,8 @@ def train_once(todo: list[Run], store: Store, devices: list[str], weights: bool)
         sender.close()
         processes[receiver] = worker
 
-    progress = Progress(todo)
+    own = {run for number in range(len(devices)) for run in todo[first + number :: places]}
+    progress = Progress([run for run in todo if run in own])
     try:
         for number in range(len(devices)):
             start(number, engine.Mode())
@@ -207,6 +204,15 @@ def train_once(todo: list[Run], store: Store, devices: list[str], weights: bool)
         for worker in processes.values():
             worker.kill()  # safe at any moment, as every file is written whole or not at all
             worker.join()
+
+
+def shares(todo: Sequence[Run], place: int, places: int) -> list[list[Run]]:
+    """What falls to each of so many workers, in the order of the one at this place.
+
+    It begins with its own share, and takes what is left of the others'.
+    """
+    found = [list(todo[first::places]) for first in range(places)]
+    return [share for share in found[place:] + found[:place] if share]
 
 
 def has_server() -> bool:
@@ -257,7 +263,7 @@ def follow(
                     died.append(how_it_died(worker, current[pipe]))
                 continue
             if kind == "error":
-                raise UserError(words[0])
+                raise WorkerFailed(f"{distributed.place()}{words[0]}")
             if kind == "say":
                 progress.say(words[0])
             elif kind == "replace":
@@ -269,12 +275,12 @@ def follow(
             else:
                 run, finished = words[0], kind == "finished"
                 (current[pipe].discard if finished else current[pipe].add)(run)
-                if distributed.rank() == 0:  # of the first process's share, for all
+                if distributed.rank() == 0:  # which shows its own share, for all
                     getattr(progress, kind)(*words)
     if died:
-        raise UserError(
-            f"{'; '.join(died)}; the runs of the other processes are kept: start again, without "
-            "--fresh, to go on"
+        raise WorkerFailed(
+            f"{distributed.place()}{'; '.join(died)}; what the other processes finish is kept: "
+            "start again, without --fresh, to go on"
         )
 
 
@@ -318,6 +324,9 @@ class Progress:
                 smoothing=0,
                 dynamic_ncols=True,
             )
+        if run not in self.done:  # of another process's share, and not begun there
+            self.done[run] = 0.0
+            self.bar.total += run.epochs
         step = done - self.done[run]
         self.done[run] = done
         if run in self.started:
@@ -351,7 +360,7 @@ class Progress:
 
     def finished(self, run: Run, record: dict[str, Any] | None) -> None:
         """Say what a run has come to. record is None where another process has finished it."""
-        if self.bar:
+        if self.bar and run in self.done:
             done = run.epochs if record is None else count_epochs(record)
             if record is None:
                 self.bar.initial += done - self.done[run]

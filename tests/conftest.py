@@ -201,11 +201,14 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """Runs are finished with made-up records as soon as they are to be trained; those runs."""
     trained: list[Run] = []
 
-    def train(runs: list[Run], store: Store, device: str | None, fresh: bool) -> None:
+    def train(
+        runs: list[Run], store: Store, device: str | None, fresh: bool
+    ) -> list[dict[str, Any]]:
         todo = [run for run in dict.fromkeys(runs) if fresh or not store.is_finished(run)]
         starts = [run.start for run in todo if run.start and not store.is_finished(run.start)]
         finish([*starts, *todo], store)
         trained.extend(todo)
+        return [store.load_record(run) for run in runs]
 
     monkeypatch.setattr("lab.sweep.train", train)
     return trained

@@ -13,8 +13,7 @@ from conftest import Lab
 from project import SMALL, Project, children, summary, wait_until, workers
 
 import exp1_lr
-from lab import distributed, sweep
-from lab.distributed import known_to_any, local_rank, on_all, on_first, share
+from lab import sweep
 from train import UserError
 
 FOUR_TOO = [2, pytest.param(4, marks=pytest.mark.endurance)]
@@ -85,7 +84,7 @@ def test_killed_process_is_named_and_the_next_ones_share_the_rest(
 
 @pytest.mark.slow
 @pytest.mark.endurance  # how it is named is tested below and in test_sweep.py, part by part
-def test_killed_worker_is_named_and_the_others_finish(
+def test_killed_worker_is_named_and_what_is_finished_is_kept(
     quiet: Project, rehearsed: Path, again: Callable[[], str]
 ) -> None:
     process = quiet.start("--quick", "--device", "cpu", **torchrun(2))
@@ -97,7 +96,6 @@ def test_killed_worker_is_named_and_the_others_finish(
     (line,) = [line for line in err.splitlines() if "died" in line]
     assert re.search(rf"process 1 on \S+: worker process {victim} died while training .*", line)
     records = [name for name in quiet.files("runs") if name.endswith(".json")]
-    assert len(records) >= 2  # all of the first process's share
     assert f"4, of which {len(records)} are finished" in again()
     assert summary(quiet.results) == summary(rehearsed / "quick")
 
@@ -112,54 +110,18 @@ def test_error_of_all_processes_is_said_once(quiet: Project) -> None:
     assert "exp1_lr.py" in line
 
 
-def test_shares_are_even_and_cover_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    shares = []
-    for rank in range(4):
-        monkeypatch.setenv("RANK", str(rank))
-        shares.append(share(range(10)))
-    assert shares == [[0, 4, 8], [1, 5, 9], [2, 6], [3, 7]]
-
-
-def test_value_that_any_process_knows_is_known_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    seen = [[None, "a", None], ["b", None, None], ["c", "d", None]]
-    monkeypatch.setattr(distributed, "_gather", lambda item: seen)
-    assert known_to_any(seen[0]) == ["b", "a", None]
-
-
-def test_single_process_makes_no_collective_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "_gather", None)
-    assert share([1, 2, 3]) == [1, 2, 3]
-    assert on_first(lambda: 5) == on_all(lambda: 5) == 5
-    assert known_to_any([1, None]) == [1, None]
-    assert local_rank() is None
-
-
-def test_error_of_one_process_is_raised_on_all_and_names_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    found = [("process 0 on a", None), ("process 1 on b", "its disk is full")]
-    monkeypatch.setattr(distributed, "_gather", lambda item: found)
-    with pytest.raises(UserError, match=r"^process 1 on b: its disk is full$"):
-        on_all(lambda: 5)
-    monkeypatch.setenv("RANK", "1")
-
-    def fail() -> None:
-        raise UserError("its disk is full")
-
-    with pytest.raises(UserError) as error:
-        on_all(fail)
-    assert str(error.value) == ""  # rank 0 says it
-
-
 def test_process_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    for name, value in {"WORLD_SIZE": "3", "RANK": "1", "LOCAL_RANK": "1"}.items():
+    places = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in places.items():
         monkeypatch.setenv(name, value)
     assert sweep.worker_devices(None, 8) == ["cuda:1"]
     assert sweep.worker_devices("cpu", 8) == ["cpu"]
-    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(UserError, match="--nproc-per-node=2"):
         sweep.worker_devices(None, 8)
+
+
+def test_a_worker_begins_with_its_own_share_and_goes_on_with_the_others() -> None:
+    assert sweep.shares(range(8), 1, 3) == [[1, 4, 7], [2, 5], [0, 3, 6]]
+    assert sweep.shares(range(2), 2, 3) == [[0], [1]]  # it has none of its own

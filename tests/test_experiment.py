@@ -4,6 +4,8 @@ import argparse
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -299,6 +301,46 @@ def test_so_far_without_a_finished_run_is_one_line(a_lab: Lab, refused: Callable
     assert not (a_lab.root / "so-far").exists()
 
 
+def test_so_far_of_a_script_without_runs_is_one_line(
+    a_lab: Lab, refused: Callable[..., str]
+) -> None:
+    a_lab.monkeypatch.delattr(exp1_lr, "runs")
+    assert refused(a_lab, exp1_lr, "--so-far") == "--so-far needs a function runs() in exp1_lr.py"
+
+
+# under torchrun
+
+
+def test_fresh_start_is_refused_where_processes_share_a_sweep(
+    a_lab: Lab, refused: Callable[..., str]
+) -> None:
+    """One of them would move away what another has just trained."""
+    a_lab.monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "--fresh works without torchrun only" in refused(a_lab, exp1_lr, "--fresh")
+
+
+@pytest.mark.parametrize("option", ["--published", "--so-far"])
+def test_only_rank_0_looks_at_results(
+    option: str, finished: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        finished.monkeypatch.setenv(name, value)
+    assert finished.run(exp1_lr, option) == 0
+    assert capsys.readouterr() == ("", "")
+    assert not (finished.root / "so-far").exists()
+
+
+def test_mistake_is_said_by_one_process_of_a_machine(
+    a_lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_lab.edit(exp1_lr, EPOCHS=0)
+    for rank in ("0", "1"):
+        a_lab.monkeypatch.setenv("LOCAL_RANK", rank)
+        assert a_lab.run(exp1_lr) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "EPOCHS = 0" in line
+
+
 # --published, and results held against the published ones
 
 
@@ -331,6 +373,16 @@ def test_published_prints_table_and_paths_and_changes_nothing(
     for name in ("comparison.png", "curves.csv", "summary.json"):
         assert str(published / "exp1_lr" / name) in out
     assert (snapshot(published), snapshot(a_lab.root)) == before
+
+
+@pytest.mark.slow
+def test_published_ends_quietly_where_nobody_reads_on() -> None:
+    """As in `python exp1_lr.py --published | head -n 1`."""
+    command = [sys.executable, "exp1_lr.py", "--published"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as it:
+        it.stdout.close()
+        assert it.stderr.read() == b""
+    assert it.returncode == 0
 
 
 def test_nothing_published_is_one_line(

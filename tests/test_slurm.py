@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -283,49 +282,6 @@ def finish(cluster: Cluster, held: Project, kept: dict[str, int], rehearsed: Pat
     assert held.summary() == summary(rehearsed / "quick")
 
 
-WAITING = """
-import signal
-import time
-
-from lab import distributed
-
-signal.signal(signal.SIGTERM, signal.default_int_handler)
-distributed._join()
-if distributed.rank() == 1:
-    time.sleep(600)
-print("waits", flush=True)
-distributed.on_all(lambda: None)
-"""
-
-
-@pytest.mark.slow
-def test_process_that_waits_for_a_silent_one_ends_when_it_is_told() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    waiting, silent = (
-        subprocess.Popen(
-            [sys.executable, "-c", WAITING],
-            cwd=ROOT,
-            env=shared | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    )
-    try:
-        assert waiting.stdout.readline() == "waits\n"
-        time.sleep(1)
-        waiting.terminate()
-        assert waiting.wait(timeout=20) == -signal.SIGTERM
-    finally:
-        waiting.kill()
-        silent.kill()
-        waiting.communicate()
-        silent.communicate()
-
-
 @pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
 def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files cannot be locked: the errors are those of Lustre and NFS without a lock service."""
@@ -337,17 +293,8 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(fcntl, "flock", fail)
 
 
-def test_processes_of_torchrun_need_no_locks(
-    no_locks: None, store: Store, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for _ in range(2):  # nothing is left behind that a later claim would take for a lock
-        with store.claim(a_run()) as free:
-            assert free
-
-
-def test_folder_without_locks_is_refused_in_one_line_without_torchrun(
+def test_folder_on_a_disk_without_locks_is_refused_in_one_line(
     no_locks: None, store: Store, a_run: Callable[..., Run]
 ) -> None:
-    with pytest.raises(UserError, match=r"results has no working file locks: .* torchrun"):
+    with pytest.raises(UserError, match=r"disk without file locks.*: set RESULTS_DIR"):
         store.claim(a_run()).__enter__()
