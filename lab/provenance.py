@@ -20,7 +20,6 @@ HERE = Path(__file__).resolve().parent.parent
 SOURCES = ("train.py", "data.py", "models.py", "lab/gradients.py", "lab/stacked.py")
 NAMELESS = ""  # stands for the name of a statement that defines none, such as a loop
 
-
 # the statements at the top level of a file by the name that they define or change: their code
 # without comments, layout and docstrings, and the names that they use
 Statements = dict[str, list[tuple[str, frozenset[str]]]]
@@ -50,7 +49,7 @@ def fingerprint(run: Run) -> str:
         runs.append(runs[-1].start)
     names = {name for each in runs for name in (each.network, each.dataset)}
     names |= {each.initialisation.replace(" ", "_") for each in runs}
-    splits = {(each.split, data.TRAINING_FRACTIONS[each.split]) for each in runs}
+    splits = {(each.split, *data.TRAINING_FRACTIONS[each.split]) for each in runs}
     return _fingerprint(frozenset(names), frozenset(splits), run.gradient_statistics)
 
 

@@ -173,9 +173,10 @@ def test_a_network_an_initialisation_or_a_data_set_that_is_added_retires_nothing
     assert retired() == set()
 
 
-def test_a_split_retires_its_own_runs_alone(code, retired, monkeypatch):
+def test_a_split_retires_its_own_runs_alone(code, retired, a_run, monkeypatch):
     code.edit(DATA, '    "halves": (0.0, 0.5),\n', '    "thirds": (0.0, 0.3),\n')
-    monkeypatch.setitem(data.TRAINING_FRACTIONS, "thirds", (0.0, 0.3))
+    monkeypatch.setitem(data.TRAINING_FRACTIONS, "thirds", [0.0, 0.3])
+    assert provenance.fingerprint(a_run(split="thirds")) != provenance.fingerprint(a_run())
     assert retired() == set()
     monkeypatch.setitem(data.TRAINING_FRACTIONS, "halves", (0.0, 0.4))
     assert retired() == {"halves"}
