@@ -1,9 +1,9 @@
 """The images as tensors: loading, splits, normalisation and augmentation.
 
-Images rest as uint8 of shape (n, 32, 32, 3), a quarter of the memory of floats, with the channels
-last as the convolutions like them. Each batch is normalised on the device when it is used.
+Images are kept as uint8 of shape (n, 32, 32, 3), which takes a quarter of the memory of float32.
+Each batch is normalised when it is used, on the device that trains.
 
-Every function here that returns a Dataset is a data set, under its own name: Run(dataset="digits").
+Every function here that returns a Dataset is a data set that a run can name: dataset="digits".
 """
 
 from dataclasses import dataclass, replace
@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SPLIT_SEED = 0
-# what a split trains on, as fractions of the seeded permutation; it validates on the rest
+# the part of the permuted images that a split trains on, from and to, as fractions; it validates on
+# all others
 TRAINING_FRACTIONS = {
     "standard": (0.0, 0.9),
     "halves": (0.0, 0.5),
     "swapped halves": (0.5, 1.0),
 }
-CROP_PADDING = 4  # pixels of black around an image before the shifted crop
+CROP_PADDING = 4  # pixels of black around an image, from which a shifted crop is taken
 
 
 class UserError(ValueError):
@@ -39,8 +40,9 @@ class Dataset:
     class_names: tuple[str, ...]
 
     def to(self, device: torch.device | str) -> "Dataset":
-        names = ("images", "labels", "test_images", "test_labels")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        """The same data set with its images and labels on a device."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
 def cifar10(folder: Path) -> Dataset:
@@ -48,7 +50,7 @@ def cifar10(folder: Path) -> Dataset:
 
     folder holds cifar-10-batches-py/. Raises RuntimeError where a file is missing or damaged.
     """
-    from torchvision.datasets import CIFAR10  # takes two seconds, which a rehearsal need not wait
+    from torchvision.datasets import CIFAR10  # here, as it takes two seconds: a rehearsal has none
 
     parts = [CIFAR10(folder, train=train) for train in (True, False)]
     images = [torch.from_numpy(part.data) for part in parts]
@@ -57,15 +59,15 @@ def cifar10(folder: Path) -> Dataset:
 
 
 def digits(folder: Path) -> Dataset:
-    """scikit-learn's handwritten digits, 8×8 grey, brought to CIFAR-10's shape and range.
+    """scikit-learn's handwritten digits for rehearsals, enlarged to CIFAR-10's shape and range.
 
-    For rehearsals: 1,500 images to train and validate on and 297 to test. They come with
-    scikit-learn, so the folder is not used.
+    1,500 images to train and validate on, 297 to test. They come with scikit-learn, so the folder
+    is not used.
     """
-    from sklearn.datasets import load_digits  # takes a second, which other data need not wait for
+    from sklearn.datasets import load_digits  # here, as it takes a second
 
     loaded = load_digits()
-    grey = (loaded.images / 16 * 255).round().astype(np.uint8)  # (1797, 8, 8)
+    grey = (loaded.images / 16 * 255).round().astype(np.uint8)  # (1797, 8, 8), from 0 to 16 before
     images = np.repeat(grey.repeat(4, axis=1).repeat(4, axis=2)[..., None], 3, axis=3)
     images, labels = torch.from_numpy(images), torch.from_numpy(loaded.target).long()
     names = tuple(str(name) for name in loaded.target_names)
@@ -73,11 +75,11 @@ def digits(folder: Path) -> Dataset:
 
 
 def split_indices(split: str, n: int, overfit_images: int = 0) -> tuple[Tensor, Tensor]:
-    """Indices to train on and to validate on, (n_train,) and (n_val,) int64, disjoint.
+    """Indices of the images to train on and to validate on, (n_train,) and (n_val,) int64.
 
-    With overfit_images, both are the first so many to train on. The permutation depends on
-    SPLIT_SEED alone, never on a run's seed. It is drawn by RandomState, because numpy promises
-    that its stream stays the same in every version.
+    No image is in both, except with overfit_images: then both are the first so many images that the
+    split trains on. The images are permuted by SPLIT_SEED alone, never by a run's seed. RandomState
+    draws the permutation, because numpy promises that its draws are the same in every version.
     """
     permutation = torch.from_numpy(np.random.RandomState(SPLIT_SEED).permutation(n)).long()
     first, last = (round(n * fraction) for fraction in TRAINING_FRACTIONS[split])
@@ -88,15 +90,16 @@ def split_indices(split: str, n: int, overfit_images: int = 0) -> tuple[Tensor, 
 
 
 def normalise(images: Tensor) -> Tensor:
-    """(batch, 32, 32, 3) uint8 to (batch, 3, 32, 32) float32, mean 0.5 and deviation 0.5 a channel.
+    """Images (batch, 32, 32, 3) uint8 as (batch, 3, 32, 32) float32, from -1 to 1.
 
-    The arithmetic is that of torchvision's ToTensor and Normalize, to the last bit.
+    0.5 is subtracted from each value in [0, 1], and the result is divided by 0.5. The numbers are
+    those of torchvision's ToTensor and Normalize, to the last bit.
     """
     return images.permute(0, 3, 1, 2).float().div_(255).sub_(0.5).div_(0.5)
 
 
 def augment(images: Tensor, flip: Tensor, shift: Tensor) -> Tensor:
-    """Mirror images from left to right and shift them by a few pixels; black comes in.
+    """Mirror images from left to right and shift them by a few pixels; the empty edge is black.
 
     images (batch, 32, 32, 3) uint8; flip (batch,) bool; shift (batch, 2) int64, rows and columns
     from -CROP_PADDING to CROP_PADDING.

@@ -1,10 +1,12 @@
 """The networks of the study and their initialisations, and nothing else.
 
-Every class here is a network that a run can name, every function an initialisation. A network
-takes images of shape (batch, 3, 32, 32) and returns logits of shape (batch, classes). Its
-constructor is given width, dropout_rate and classes where it takes them, and its forward the noise.
-Pooling stands before ReLU: both are monotone, so the numbers are those of ReLU then pooling, and
-ReLU touches a quarter of the elements.
+Every class here is a network that a run can name, and every function is an initialisation. A
+network takes images (batch, 3, 32, 32) and returns logits (batch, classes). Its constructor is
+given width, dropout_rate and classes if it has parameters of these names. Its forward is given the
+noise if it has a parameter of that name.
+
+Each layer pools before its ReLU. The numbers are those of ReLU before pooling, because both keep
+the order of values; but ReLU then has a quarter of the elements to compute.
 """
 
 import torch
@@ -13,7 +15,10 @@ from torch import Tensor, nn
 
 
 class BaselineNet(nn.Module):
-    """Three 3×3 convolutions, each with ReLU and a 2×2 max-pool, then two dense layers."""
+    """Three 3×3 convolutions, each with a 2×2 max-pool and ReLU, then two dense layers.
+
+    width is the number of channels of the first convolution; all other sizes follow from it.
+    """
 
     def __init__(self, width: int = 16, classes: int = 10) -> None:
         super().__init__()
@@ -37,8 +42,8 @@ class BaselineNet(nn.Module):
 class DropoutNet(BaselineNet):
     """BaselineNet with dropout on fc1's activations.
 
-    The noise is uniform on [0, 1), of shape (batch, noise_features). It is handed in, so that a
-    run's draws are its own. Without it, torch's global generator draws it, as in nn.Dropout.
+    The noise is uniform on [0, 1), of shape (batch, noise_features). The training loop draws it
+    from the run's own seed. Without noise, torch's global generator draws it, as in nn.Dropout.
     """
 
     def __init__(self, dropout_rate: float, width: int = 16, classes: int = 10) -> None:
@@ -72,8 +77,8 @@ class BatchNormNet(BaselineNet):
         return F.relu(self.bn4(self.fc1(x.flatten(1))))
 
 
-# Initialisations: each draws the weights of one convolution or dense layer; biases become 0.
-# A run names them with spaces: "small uniform". Without one ("default") PyTorch's own are kept.
+# Initialisations: each draws the weights of one convolution or dense layer. All biases become 0.
+# A run names them with spaces: "small uniform". With "default", PyTorch's own draws are kept.
 
 
 def uniform(weight: Tensor) -> None:

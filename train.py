@@ -3,17 +3,17 @@
 Every random draw comes from the run's own seed, a purpose and the epoch, never from a shared
 stream. So a run's numbers depend neither on the runs beside it nor on where it was resumed.
 
-This is the plain loop, one run at a time. It knows no disk: it is handed the weights and the
-checkpoint to start from, and functions to call when there is something to keep or to report.
+This is the plain loop, one run at a time. It reads and writes no files: it is given the weights or
+the checkpoint to start from, and functions to call when there is something to keep or to report.
 lab/engine.py takes the same steps for all runs of a sweep at once, and is tested against it.
 """
 
-import dataclasses
 import inspect
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,73 +29,6 @@ CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # one num
 PURPOSES = ("order", "dropout", "augmentation", "reinitialisation", "network")
 EVALUATION_BATCH = 500  # images a forward pass; without gradients it changes nothing but speed
 AUGMENTATIONS = ("flip", "crop")
-
-
-def networks() -> dict[str, type[nn.Module]]:
-    """Every network by the name of its class in models.py."""
-    return {
-        name: kind
-        for name, kind in vars(models).items()
-        if inspect.isclass(kind) and issubclass(kind, nn.Module)
-    }
-
-
-def initialisations() -> dict[str, Callable[[Tensor], None] | None]:
-    """Every initialisation by name; the default is None, as it leaves PyTorch's own draws."""
-    functions = dict(inspect.getmembers(models, inspect.isfunction))
-    return {"default": None} | {name.replace("_", " "): f for name, f in functions.items()}
-
-
-def data_sets() -> dict[str, Callable[..., Dataset]]:
-    """Every data set by the name of its function in data.py."""
-    functions = inspect.getmembers(data, inspect.isfunction)
-    return {name: f for name, f in functions if f.__annotations__.get("return") is Dataset}
-
-
-def whole(least: int) -> tuple:
-    """The rule for a whole number of at least this."""
-    return int, lambda value: least <= value < 2**63, f"a whole number, at least {least}"
-
-
-def choice(known: Callable[[], Sequence[str]]) -> tuple:
-    """The rule for one of several names, which are looked up when a value is checked."""
-    return str, lambda value: value in known(), lambda: f"one of {', '.join(known())}"
-
-
-NOT_NEGATIVE = (float, lambda value: value >= 0, "a number, at least 0")
-FRACTION = (float, lambda value: 0 <= value < 1, "a number from 0 up to, but not, 1")
-RULES: dict[str, tuple] = {  # of a run's fields: type, what is allowed, how to say it
-    "seed": whole(0),
-    "learning_rate": (float, lambda value: value > 0, "a number above 0"),
-    "epochs": whole(1),
-    "batch_size": whole(1),
-    "dropout_rate": FRACTION,
-    "momentum": FRACTION,
-    "weight_decay": NOT_NEGATIVE,
-    "width": whole(1),
-    "overfit_images": whole(0),
-    "network": choice(networks),
-    "split": choice(lambda: data.TRAINING_FRACTIONS),
-    "dataset": choice(data_sets),
-    "initialisation": choice(initialisations),
-    "gradient_statistics": (bool, lambda value: True, "True or False"),
-    "drop_last": (bool, lambda value: True, "True or False"),
-}
-
-
-def obey(rule: tuple, value: Any, shown_as: str) -> Any:
-    """The value as a plain Python number or text. Raises UserError where it breaks the rule."""
-    kind, allowed, description = rule
-    if isinstance(value, np.generic):
-        value = value.item()
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    right_type = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
-    if kind is float:
-        right_type = number and abs(value) <= sys.float_info.max
-    if not right_type or not allowed(value):
-        description = description() if callable(description) else description
-        raise UserError(f"{shown_as} must be {description}")
-    return kind(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,17 +68,20 @@ class Run:
     drop_last: bool = False
 
     def __post_init__(self) -> None:
-        for field, rule in RULES.items():
+        for field, rule in rules().items():
             value = getattr(self, field)
             if field == "learning_rate" and isinstance(value, list | tuple):
-                kept = tuple(obey(rule, rate, f"learning_rate: {rate!r}") for rate in value)
-                if len(kept) != self.epochs:
-                    raise UserError(
-                        f"learning_rate has {len(kept)} values for {self.epochs} epochs"
-                    )
+                value = tuple(check(rate, rule, f"learning_rate: {rate!r}") for rate in value)
+                if len(value) != self.epochs:
+                    raise UserError(f"learning_rate: {len(value)} values for {self.epochs} epochs")
             else:
-                kept = obey(rule, value, f"{field} = {value!r}")
-            object.__setattr__(self, field, kept)
+                value = check(value, rule, f"{field} = {value!r}")
+            object.__setattr__(self, field, value)
+        for field in ("augmentation", "reinitialised", "frozen"):
+            names = getattr(self, field)
+            if not isinstance(names, list | tuple) or not all(type(name) is str for name in names):
+                raise UserError(f"{field} = {names!r} must be a list of names")
+            object.__setattr__(self, field, tuple(names))
         if not set(self.augmentation) <= set(AUGMENTATIONS):
             known = ", ".join(AUGMENTATIONS)
             raise UserError(f"augmentation = {self.augmentation!r}: choose from {known}")
@@ -160,42 +96,14 @@ class Run:
         return rates[epoch] if isinstance(rates, tuple) else rates
 
 
-def settings_of(run: Run) -> dict[str, Any]:
-    """The fields of a run that differ from their defaults, ready for JSON: what its name says."""
-    settings = {}
-    for field in dataclasses.fields(run):
-        value = getattr(run, field.name)
-        if value != field.default:
-            value = settings_of(value) if isinstance(value, Run) else value
-            settings[field.name] = list(value) if isinstance(value, tuple) else value
-    return settings
-
-
-def all_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """What settings_of() gave, with the defaults filled in again, here and in where it starts."""
-    defaults = {
-        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
-        for field in dataclasses.fields(Run)
-        if field.default is not dataclasses.MISSING
-    }
-    settings = defaults | settings
-    if settings["start"] is not None:
-        settings["start"] = all_settings(settings["start"])
-    return settings
-
-
-def takes(function: Callable[..., Any]) -> set[str]:
-    """The names of the parameters that a class or a function takes."""
-    return set(inspect.signature(function).parameters)
-
-
 def build(run: Run, classes: int = 10, start: dict[str, Tensor] | None = None) -> nn.Module:
     """The run's network before its first step, on the CPU.
 
     Its weights are drawn after torch.manual_seed(run.seed). Where start, a state dictionary, is
     given, they are those, and only the reinitialised layers are drawn, from a stream of their own.
 
-    Raises UserError where the data set has other classes than the network can tell apart.
+    Raises UserError where the data set has other classes than the network can tell apart, or the
+    network has no layer of a name in reinitialised or frozen.
     """
     kind = networks()[run.network]
     options = {"width": run.width, "dropout_rate": run.dropout_rate, "classes": classes}
@@ -217,6 +125,11 @@ def build(run: Run, classes: int = 10, start: dict[str, Tensor] | None = None) -
             return network
 
     network = fresh(run.seed)
+    layers = [name for name, _ in network.named_modules() if name]
+    for layer in (*run.reinitialised, *run.frozen):
+        if layer not in layers:
+            known = ", ".join(layers)
+            raise UserError(f"{run.network} has no layer {layer!r}: choose from {known}")
     if start is not None:
         network.load_state_dict(start)
         other = fresh(generator(run.seed, "reinitialisation", 0).initial_seed())
@@ -263,7 +176,8 @@ class Training:
     state_dict() gave, to go on from. The trainer changes network and momentum (a buffer for each
     trainable parameter, by name; empty where the run has none) in place, and calls end_epoch().
 
-    Raises UserError where the run's batches or its network do not fit the data set.
+    Raises UserError where the run's batches or its network do not fit the data set, or where there
+    is nothing to train.
     """
 
     def __init__(
@@ -282,9 +196,13 @@ class Training:
         if self.takes_noise and not hasattr(self.network, "noise_features"):
             raise UserError(f"{run.network} takes noise in forward: it needs noise_features, too")
         self.noise_features = self.network.noise_features if self.takes_noise else 0
-        trainable = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+        trainable = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        if not trainable:
+            raise UserError(f"frozen = {run.frozen}: leaves {run.network} nothing to train")
         self.momentum = {
-            name: torch.zeros_like(p, requires_grad=False) for name, p in trainable if run.momentum
+            name: torch.zeros_like(p, requires_grad=False)
+            for name, p in trainable.items()
+            if run.momentum
         }
         n, size = len(self.train_indices), run.batch_size
         self.steps_per_epoch = n // size if run.drop_last else math.ceil(n / size)
@@ -326,11 +244,12 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Copies, on the CPU, of all that the run needs to go on from the end of an epoch."""
-        network, momentum = (
+
+        def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             # .clone(), as saving a part of a larger tensor saves all of it
-            {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-            for tensors in (self.network.state_dict(), self.momentum)
-        )
+            return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+        network, momentum = copies(self.network.state_dict()), copies(self.momentum)
         return {"network": network, "momentum": momentum, "curves": self.curves}
 
 
@@ -452,3 +371,77 @@ def use_full_precision() -> None:
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.conv.fp32_precision = "ieee"
     torch.backends.cudnn.deterministic = True
+
+
+# What a run can name, and which values its fields can have. No number depends on these checks.
+
+LARGEST = sys.float_info.max
+Rule = tuple[type, Callable[[Any], bool], str]  # a type, a condition, and both in words
+
+
+def defined_in(module: ModuleType, is_kind: Callable[[Any], bool]) -> dict[str, Any]:
+    """The classes or functions by name that a module defines itself, without those it imports."""
+    found = {name: value for name, value in vars(module).items() if is_kind(value)}
+    return {name: value for name, value in found.items() if value.__module__ == module.__name__}
+
+
+def networks() -> dict[str, type[nn.Module]]:
+    """Every network by the name of its class in models.py."""
+    return defined_in(models, inspect.isclass)
+
+
+def initialisations() -> dict[str, Callable[[Tensor], None] | None]:
+    """Every initialisation by name; the default is None, as it leaves PyTorch's own draws."""
+    functions = defined_in(models, inspect.isfunction)
+    return {"default": None} | {name.replace("_", " "): f for name, f in functions.items()}
+
+
+def data_sets() -> dict[str, Callable[..., Dataset]]:
+    """Every data set by the name of its function in data.py."""
+    functions = defined_in(data, inspect.isfunction)
+    return {name: f for name, f in functions.items() if f.__annotations__.get("return") is Dataset}
+
+
+def takes(function: Callable[..., Any]) -> set[str]:
+    """The names of the parameters that a class or a function takes."""
+    return set(inspect.signature(function).parameters)
+
+
+def rules() -> dict[str, Rule]:
+    """The rule for each field of a run that is a number, a name, or true or false."""
+
+    def whole(least: int) -> Rule:
+        return int, lambda value: least <= value < 2**63, f"a whole number, at least {least}"
+
+    def one_of(names: Collection[str]) -> Rule:
+        return str, lambda value: value in names, f"one of {', '.join(names)}"
+
+    fraction = float, lambda value: 0 <= value < 1, "a number from 0 up to, but not, 1"
+    true_or_false = bool, lambda value: True, "True or False"
+    return {
+        "network": one_of(networks()),
+        "seed": whole(0),
+        "epochs": whole(1),
+        "learning_rate": (float, lambda value: 0 < value <= LARGEST, "a number above 0"),
+        "batch_size": whole(1),
+        "split": one_of(data.TRAINING_FRACTIONS),
+        "dataset": one_of(data_sets()),
+        "dropout_rate": fraction,
+        "momentum": fraction,
+        "weight_decay": (float, lambda value: 0 <= value <= LARGEST, "a number, at least 0"),
+        "gradient_statistics": true_or_false,
+        "width": whole(1),
+        "initialisation": one_of(initialisations()),
+        "overfit_images": whole(0),
+        "drop_last": true_or_false,
+    }
+
+
+def check(value: Any, rule: Rule, shown: str) -> Any:
+    """The value as a plain Python one. Raises UserError where it breaks the rule."""
+    kind, allows, words = rule
+    value = value.item() if isinstance(value, np.generic) else value
+    is_kind = type(value) is kind or (kind is float and type(value) is int)
+    if not is_kind or not allows(value):
+        raise UserError(f"{shown} must be {words}")
+    return kind(value)

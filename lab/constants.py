@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train import NOT_NEGATIVE, RULES, UserError, obey, whole
+from train import Rule, UserError, check, rules
 
 Constants = dict[str, Any]  # {EPOCHS: its value, ...}
-ENDINGS = RULES | {"decay_rate": NOT_NEGATIVE, "window": whole(1)}
 
 
 def check_constants(script: str, names: Mapping[str, Any]) -> Constants:
@@ -17,7 +16,7 @@ def check_constants(script: str, names: Mapping[str, Any]) -> Constants:
     """
     try:
         return {
-            name: check(name, value)
+            name: check_constant(name, value)
             for name, value in names.items()
             if name.isupper() and not name.startswith("_")
         }
@@ -25,23 +24,25 @@ def check_constants(script: str, names: Mapping[str, Any]) -> Constants:
         raise UserError(f"{error} (edit it at the top of {script})") from None
 
 
-def check(name: str, value: Any) -> Any:
+def check_constant(name: str, value: Any) -> Any:
     """The value of a constant as a plain Python value.
 
-    A name that ends in a field of Run (INITIAL_LEARNING_RATE), in DECAY_RATE or in WINDOW obeys
-    that rule. Its plural (LEARNING_RATES) asks for a list of different values, its range
-    (LEARNING_RATE_RANGE) for the lowest and the highest. Any other value is accepted as it is.
+    A name that ends in a field of Run (INITIAL_LEARNING_RATE), in DECAY_RATE or in WINDOW must hold
+    what is right for that. Its plural (LEARNING_RATES) must hold a list of different values, its
+    range (LEARNING_RATE_RANGE) the lowest and the highest. Any other value is accepted as it is.
 
-    Raises UserError where a rule is broken.
+    Raises UserError where the value is not right.
     """
     shown = f"{name} = {value!r}"
-    for ending, rule in ENDINGS.items():
-        if ends_in(name, ending):
-            return obey(rule, value, shown)
-        if ends_in(name, f"{ending}s"):
-            return check_list(rule, value, shown)
-        if ends_in(name, f"{ending}_range"):
-            lowest_highest = check_list(rule, value, shown)
+    known = rules()
+    known |= {"decay_rate": known["weight_decay"], "window": known["epochs"]}
+    for field, rule in known.items():
+        if ends_in(name, field):
+            return check(value, rule, shown)
+        if ends_in(name, f"{field}s"):
+            return check_list(value, rule, shown)
+        if ends_in(name, f"{field}_range"):
+            lowest_highest = check_list(value, rule, shown)
             if len(lowest_highest) != 2 or lowest_highest[0] > lowest_highest[1]:
                 raise UserError(f"{shown}: must be [lowest, highest]")
             return lowest_highest
@@ -55,13 +56,11 @@ def ends_in(name: str, ending: str) -> bool:
     return f"_{name.lower()}".endswith(f"_{ending}")
 
 
-def check_list(rule: tuple, value: Any, shown: str) -> list[Any]:
-    """A list of different values that all obey the rule."""
-    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
-        raise UserError(f"{shown}: must be a list of values")
-    values = [obey(rule, item, f"{shown}: {item!r}") for item in value]
-    if not values:
-        raise UserError(f"{shown}: give at least one value")
+def check_list(value: Any, rule: Rule, shown: str) -> list[Any]:
+    """A list of different values that are all right by the rule."""
+    if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or not value:
+        raise UserError(f"{shown}: must be a list of one or more values")
+    values = [check(item, rule, f"{shown}: {item!r}") for item in value]
     if len(set(values)) < len(values):
         raise UserError(f"{shown}: give each value once")
     return values

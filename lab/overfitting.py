@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from lab.records import all_settings
 from lab.summary import Record, Records, in_words, spread, summarise_group
 from lab.tables import named, percent, seeds_in_words
-from train import all_settings
 
 Curve = Sequence[float | None]  # one number an epoch, None once the run has diverged
 

@@ -1,21 +1,28 @@
 """Where a number comes from: the code that decides it, the versions, the device, the commit."""
 
 import ast
+import copy
 import functools
 import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import data
 from train import Run
 
 HERE = Path(__file__).resolve().parent.parent
 SOURCES = ("train.py", "data.py", "models.py", "lab/gradients.py", "lab/stacked.py")
+NAMELESS = ""  # stands for the name of a statement that defines none, such as a loop
+
+# the statements at the top level of a file by the name that they define or change: their code
+# without comments, layout and docstrings, and the names that they use
+Statements = dict[str, list[tuple[str, frozenset[str]]]]
 
 
 @functools.cache
@@ -32,78 +39,98 @@ def read_sources() -> dict[str, str]:
 def fingerprint(run: Run) -> str:
     """Eight hexadecimal digits that change with the code that decides this run's numbers.
 
-    That is train.py, whole; of data.py what train.py uses, and the run's data set; of models.py
-    the run's network and initialisation; of lab/gradients.py all, for runs that gather statistics.
-    Where a definition stands, its comments and its docstring count for nothing.
+    That is train.py, whole; of data.py what train.py uses, the run's data set and its split; of
+    models.py the run's network and initialisation; of lab/gradients.py all, for runs that gather
+    statistics. Of the imports of data.py and models.py those count that are used. Where a
+    definition stands, its comments and its docstring count for nothing.
     """
     runs = [run]
     while runs[-1].start:
         runs.append(runs[-1].start)
     names = {name for each in runs for name in (each.network, each.dataset)}
     names |= {each.initialisation.replace(" ", "_") for each in runs}
-    return _digest(frozenset(names), run.gradient_statistics)
+    splits = {(each.split, *data.TRAINING_FRACTIONS[each.split]) for each in runs}
+    return _fingerprint(frozenset(names), frozenset(splits), run.gradient_statistics)
 
 
 @functools.cache
-def _digest(names: frozenset[str], gradient_statistics: bool) -> str:
-    training = definitions("train.py")
-    used = names | {name for node in training.values() for name in names_in(node)}
-    parts = {
-        "train.py": training,
-        "data.py": reachable(definitions("data.py"), used),
-        "models.py": reachable(definitions("models.py"), names),
-    }
-    if gradient_statistics:
-        parts["gradients.py"] = definitions("lab/gradients.py")
-    return hashed(parts)
+def _fingerprint(names: frozenset[str], splits: frozenset[tuple], gradient_statistics: bool) -> str:
+    training, images, networks, gradients, _ = map(statements, sources().values())
+    used = {name for group in training.values() for _, uses in group for name in uses}
+    of_data = {name.removeprefix("data.") for name in used if name.startswith("data.")}
+    # the table of splits does not count, so that a new split retires no run of another
+    images = {name: group for name, group in images.items() if name != "TRAINING_FRACTIONS"}
+    return hashed(
+        {
+            "train.py": training,
+            "data.py": reachable(images, names | of_data),
+            "models.py": reachable(networks, names),
+            "gradients.py": gradients if gradient_statistics else None,
+            "splits": sorted(splits),
+        }
+    )
 
 
 @functools.cache
 def engine_fingerprint() -> str:
     """Eight hexadecimal digits that change with the code of the GPU engine."""
-    return hashed({"stacked.py": definitions("lab/stacked.py")})
+    return hashed(statements(sources()["lab/stacked.py"]))
 
 
-def hashed(parts: dict[str, dict[str, ast.stmt]]) -> str:
-    code = {
-        module: {name: canonical(node) for name, node in nodes.items()}
-        for module, nodes in parts.items()
-    }
-    return hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:8]
+def hashed(code: dict[str, Any]) -> str:
+    text = json.dumps(code, sort_keys=True, default=sorted)  # which sorts sets
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def definitions(name: str) -> dict[str, ast.stmt]:
-    """The statements at the top level of a file by the name that they define; no imports.
-
-    A statement that defines no name (an if, say) has its number as its name.
-    """
-    found: dict[str, ast.stmt] = {}
-    for number, node in enumerate(ast.parse(sources()[name]).body):
-        if isinstance(node, ast.Import | ast.ImportFrom) or is_docstring(node):
-            continue
-        targets = node.targets if isinstance(node, ast.Assign) else [node]
-        for target in targets:
-            at = getattr(target, "target", target)  # of an annotated assignment
-            found[getattr(at, "name", getattr(at, "id", str(number)))] = node
-    return found
-
-
-def reachable(nodes: dict[str, ast.stmt], names: Iterable[str]) -> dict[str, ast.stmt]:
-    """The definitions of these names and of all that they use; statements without a name, too."""
-    waiting = {name for name in nodes if name in names or name.isdigit()}
-    found: dict[str, ast.stmt] = {}
+def reachable(found: Statements, names: Set[str]) -> Statements:
+    """The statements with these names, those that they use, and those that have no name."""
+    waiting, reached = (names | {NAMELESS}) & found.keys(), {}
     while waiting:
         name = waiting.pop()
-        found[name] = nodes[name]
-        waiting |= names_in(nodes[name]) & nodes.keys() - found.keys()
+        reached[name] = found[name]
+        used = {used for _, uses in found[name] for used in uses}
+        waiting |= used & found.keys() - reached.keys()
+    return reached
+
+
+@functools.cache
+def statements(text: str) -> Statements:
+    """The statements at the top level of a file; of one name there may be several."""
+    found: Statements = {}
+    for node in ast.parse(text).body:
+        for name, part in parts(node):
+            code = json.dumps(canonical(part))
+            found.setdefault(name, []).append((code, frozenset(names_in(part))))
     return found
 
 
-def names_in(node: ast.AST) -> set[str]:
-    """Every name and every attribute that occurs in a piece of code."""
-    walked = list(ast.walk(node))
-    names = {part.id for part in walked if isinstance(part, ast.Name)}
-    return names | {part.attr for part in walked if isinstance(part, ast.Attribute)}
+def parts(node: ast.stmt) -> Iterator[tuple[str, ast.stmt]]:
+    """Each name that a statement defines or changes, with the part of the statement that does."""
+    if isinstance(node, ast.Import | ast.ImportFrom) and node.names[0].name != "*":
+        for alias in node.names:
+            part = copy.copy(node)
+            part.names = [alias]
+            yield alias.asname or alias.name.split(".")[0], part
+    elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield node.name, node
+    elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            for part in ast.walk(target):  # as in a, b = 1, 2 or TABLE["a"] = 1
+                if isinstance(part, ast.Name):
+                    yield part.id, node
+    elif not is_docstring(node):
+        yield NAMELESS, node
+
+
+def names_in(node: ast.stmt) -> Iterator[str]:
+    """The names that a statement uses, and those in other modules: data.augment."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            yield part.id
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+            yield f"{part.value.id}.{part.attr}"
+        elif isinstance(part, ast.ImportFrom):
+            yield from (f"{part.module}.{alias.name}" for alias in part.names)
 
 
 def is_docstring(node: ast.AST) -> bool:

@@ -1,6 +1,8 @@
 """A run from its checkpoint to its record: what is kept of it while it trains, and at its end."""
 
 import copy
+import dataclasses
+import json
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from torch import Tensor
 from data import Dataset, UserError
 from lab import provenance
 from lab.gradients import GradientStatistics
-from train import CURVES, Run, Training, measure, settings_of
+from train import CURVES, Run, Training, measure
 
 if TYPE_CHECKING:
     from lab.store import Store
@@ -19,8 +21,13 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 10.0  # at most this much work, and the epoch under way, is ever done twice
 MISTAKES = 25  # how many test images a record names that were most confidently taken for others
 FINAL_RESULTS = (  # of the trained network; a run that diverged has none
-    *("final_train_loss", "final_train_accuracy"),
-    *("test_loss", "test_accuracy", "report", "confusion_matrix", "most_confident_mistakes"),
+    "final_train_loss",
+    "final_train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "report",
+    "confusion_matrix",
+    "most_confident_mistakes",
 )
 KEYS = {*FINAL_RESULTS, *CURVES, "seed", "code", "environment", "trained"}
 
@@ -48,9 +55,13 @@ class Recorder:
             self.gradients = GradientStatistics(self.training.network, run.epochs, steps)
             if checkpoint:
                 self.gradients.load_state_dict(checkpoint["gradients"])
-        # [start, end], Unix seconds, of each time it ran
-        self.intervals: list[list[float]] = checkpoint["intervals"] if checkpoint else []
-        self.intervals.append([time.time(), time.time()])
+        # [start, end], Unix seconds, of each time that it was trained, and the devices in words
+        earlier = checkpoint or {"intervals": [], "devices": []}
+        self.intervals: list[list[float]] = [*earlier["intervals"], [time.time(), time.time()]]
+        self.devices: list[str] = earlier["devices"]
+        device = provenance.device_name(str(self.training.device))
+        if device not in self.devices[-1:]:
+            self.devices.append(device)
 
     def epoch_ended(self, training: Training) -> None:
         """Keep a checkpoint now and then, and after the last epoch."""
@@ -71,8 +82,8 @@ class Recorder:
         All of it is a copy, so that a thread can write it while training goes on.
         """
         self.intervals[-1][1] = time.time()
+        kept = {"curves": state["curves"], "intervals": self.intervals, "devices": self.devices}
         gradients = self.gradients and self.gradients.state_dict()
-        kept = {"curves": state["curves"], "intervals": self.intervals}
         return state | copy.deepcopy(kept) | {"gradients": gradients}
 
     def finish(self, logits: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
@@ -98,7 +109,8 @@ class Recorder:
             "seed": run.seed,
             "code": provenance.fingerprint(run),
             "engine": self.engine,
-            "environment": provenance.environment(str(training.device)),
+            "environment": provenance.environment(str(training.device))
+            | {"device": ", then ".join(self.devices)},
             "diverged_at_epoch": diverged_at,
             **{name: curve[:sound] + missing for name, curve in training.curves.items()},
             **final,
@@ -152,12 +164,29 @@ def final_results(logits: tuple[Tensor, Tensor], training: Training) -> dict[str
     }
 
 
+def settings_of(run: Run) -> dict[str, Any]:
+    """The fields of a run that are not at their defaults, ready for JSON: what its name says."""
+    values = {field: getattr(run, field.name) for field in dataclasses.fields(run)}
+    settings = {field.name: value for field, value in values.items() if value != field.default}
+    if run.start:
+        settings["start"] = settings_of(run.start)
+    return json.loads(json.dumps(settings))  # which makes lists of tuples
+
+
 def run_of(settings: dict[str, Any]) -> Run:
     """The run whose settings a record holds."""
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    if fields.get("start"):
-        fields["start"] = run_of(fields["start"])
-    return Run(**fields)
+    start = settings.get("start")
+    return Run(**settings | {"start": start and run_of(start)})
+
+
+def all_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run with the defaults filled in, also in the run that it starts from."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Run)}
+    optional = {k: v for k, v in defaults.items() if v is not dataclasses.MISSING}
+    filled = json.loads(json.dumps(optional)) | settings
+    if filled["start"]:
+        filled["start"] = all_settings(filled["start"])
+    return filled
 
 
 def is_whole(record: dict[str, Any], run: Run) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from lab.records import all_settings
 from lab.summary import Record, Records, final_accuracy, spread
 from lab.tables import interval, percent, signed
-from train import all_settings
 
 Point = dict[str, float]
 

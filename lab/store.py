@@ -14,7 +14,9 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -24,8 +26,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from lab import provenance
-from lab.records import is_whole
-from train import Run, UserError, settings_of
+from lab.records import is_whole, settings_of
+from train import Run, UserError
 
 try:
     import fcntl
@@ -37,28 +39,30 @@ STALE_SECONDS = 3600.0  # a partial file this old belongs to a process that was 
 # at these values a label need not name the field: digits are only for rehearsals
 STUDY = {"batch_size": 64, "split": "standard", "dataset": "digits"}
 UNNAMED = ("network", "learning_rate", "seed", "epochs", "start")  # named otherwise
-LONGEST_LABEL = 150  # characters, as a file's name may have 255
+LONGEST_LABEL = 80  # characters before the seed, as Windows takes paths of up to 259
 
 
 def label(run: Run) -> str:
     """A short name for people: the network, every field that is not at the study's value, the seed.
 
-    A schedule is named by its first and last rate and its number of different rates.
+    A schedule is named by its first and last rate and its number of different rates. Every system
+    accepts the name as that of a file.
     """
     rates = run.learning_rate
-    words = [run.network]
     if isinstance(rates, tuple):
-        words.append(f"lr={rates[0]:g}-{rates[-1]:g}-in-{len(set(rates))}")
+        rate = f"{rates[0]:g}-{rates[-1]:g}-in-{len(set(rates))}"
     else:
-        words.append(f"lr={rates:g}")
-    words += ["retrained"] if run.start else []
+        rate = f"{rates:g}"
+    words = [run.network, f"lr={rate}"]
+    if run.start:
+        words.append("retrained")
     for field, value in settings_of(run).items():
-        if field in UNNAMED or value == STUDY.get(field):
-            continue
-        value = f"{value:g}" if isinstance(value, float) else value
-        text = "+".join(value) if isinstance(value, list) else str(value)
-        words.append(f"{field.replace('_', '-')}={text.replace(' ', '-')}")
-    return "_".join(words)[:LONGEST_LABEL] + f"_seed={run.seed}"
+        if field not in UNNAMED and value != STUDY.get(field):
+            value = f"{value:g}" if isinstance(value, float) else value
+            text = "+".join(value) if isinstance(value, list) else str(value)
+            words.append(f"{field.replace('_', '-')}={text}")
+    name = re.sub(r"[^a-zA-Z0-9_=+.-]", "-", "_".join(words))
+    return f"{name[:LONGEST_LABEL]}_seed={run.seed}"
 
 
 def digest(run: Run) -> str:
@@ -76,7 +80,8 @@ class Store:
     """What is kept under one results folder.
 
     say receives one line about every file that is damaged and set aside. With any_code, records
-    and weights count whatever code made them: published ones are found by their value alone.
+    and weights count whatever code made them: published ones are found by their value alone, and
+    damaged ones stay where they are.
     """
 
     def __init__(
@@ -85,27 +90,33 @@ class Store:
         self.root, self.say, self.any_code = root, say, any_code
         self.runs, self.checkpoints = root / "runs", root / "checkpoints"
         self.weights = root / "weights" if any_code else self.runs
+        self.damaged: set[Path] = set()  # published files that were named
         for path in [*self.runs.glob("*.partial"), *self.checkpoints.glob("*.partial")]:
             with suppress(OSError):  # its own process may finish with it at any moment
                 if time.time() - path.stat().st_mtime > STALE_SECONDS:
                     path.unlink()
 
     def load_record(self, run: Run) -> dict[str, Any] | None:
-        """The record of a finished run, or None. A damaged file is named and set aside."""
+        """The record of a finished run, or None."""
         found = self.find_record(run)
         return found and found[1]
 
-    def find_record(self, run: Run) -> tuple[Path, dict[str, Any]] | None:
-        """The file and the record of a finished run, or None."""
-        for path in self._find(self.runs, f"{digest(run)}_epochs={run.epochs}", ".json", run):
-            content = read(path)
-            try:
-                record = json.loads(content)
-                if is_whole(record, run):
-                    return path, record
-                self._set_aside(path, "it does not hold this run")
-            except (ValueError, KeyError, TypeError) as error:
-                self._set_aside(path, str(error))
+    def find_record(self, run: Run, weights: bool = False) -> tuple[Path, dict[str, Any]] | None:
+        """The file and the record of a finished run, or None.
+
+        There are two where both the plain loop and the engine have finished the run; one that has
+        its weights comes first. With weights, only such a record counts, or one of a run that
+        diverged, which has none.
+        """
+        paths = self._find(self.runs, run, run.epochs, ".json")
+        for path in sorted(paths, key=lambda path: not self._weights_of(path).exists()):
+            record = self._load(path, parse_record, run)
+            if record and (
+                not weights
+                or record["diverged_at_epoch"] is not None
+                or self._load_weights(path, record) is not None
+            ):
+                return path, record
         return None
 
     def is_finished(self, run: Run, weights: bool = False) -> bool:
@@ -113,10 +124,7 @@ class Store:
 
         A run that diverged has none, and is finished without.
         """
-        record = self.load_record(run)
-        if record is None or not weights or record["diverged_at_epoch"] is not None:
-            return record is not None
-        return self.load_weights(run) is not None
+        return self.find_record(run, weights) is not None
 
     def save(self, run: Run, record: dict[str, Any], weights: dict[str, Any] | None) -> None:
         """Keep a finished run: its weights, None where it diverged, and its record with their hash.
@@ -127,31 +135,23 @@ class Store:
         content = None
         if weights is not None:
             content = saved(weights)
-            write(self.weights / f"{path.stem}.pt", content)
+            write(self._weights_of(path), content)
         record = record | {"weights_sha256": content and hashlib.sha256(content).hexdigest()}
         write(path, json.dumps(record, indent=1, allow_nan=False).encode())
 
     def load_weights(self, run: Run) -> dict[str, Any] | None:
         """The trained weights of a finished run, as a state dictionary, or None."""
-        found = self.find_record(run)
-        if found is None:
-            return None
-        path, record = self.weights / f"{found[0].stem}.pt", found[1]
-        if not path.exists() or record.get("weights_sha256") is None:
-            return None
-        content = read(path)
-        if hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
-            return self._set_aside(path, "its hash is not that of its record")
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        found = self.find_record(run, weights=True)
+        return found and self._load_weights(*found)
 
     def load_checkpoint(self, run: Run) -> dict[str, Any] | None:
         """The state of the furthest checkpoint that this run can go on from, or None.
 
         A run that differs only in its number of epochs went the same way as far as it went.
         """
-        paths = self._find(self.checkpoints, f"{digest(run)}_epochs=*", ".pt", run)
-        states = [state for path in paths if (state := self._load_checkpoint(path, run))]
-        usable = [state for state in states if epochs_done(state) <= run.epochs]
+        paths = self._find(self.checkpoints, run)
+        states = [self._load(path, parse_checkpoint, run) for path in paths]
+        usable = [state for state in states if state and epochs_done(state) <= run.epochs]
         return max(usable, key=epochs_done, default=None)
 
     def save_checkpoint(self, run: Run, state: dict[str, Any], engine: str | None) -> None:
@@ -194,11 +194,10 @@ class Store:
 
     def by_other_code(self, runs: Sequence[Run]) -> int:
         """How many of the runs are on disk, but only from code that was edited since."""
-        names = [path.name for path in self.runs.glob("*.json")]
         return sum(
-            any(f"_{digest(run)}_epochs={run.epochs}_code=" in name for name in names)
+            self.load_record(run) is None
+            and any(self.runs.glob(f"*_{digest(run)}_epochs={run.epochs}_code=*.json"))
             for run in runs
-            if self.load_record(run) is None
         )
 
     def replace(self, runs: Sequence[Run]) -> None:
@@ -208,58 +207,86 @@ class Store:
 
         Raises UserError where another process is training one of them.
         """
-        when = time.strftime("%Y-%m-%d_%H-%M-%S")
+        replaced = self.root / "replaced" / time.strftime("%Y-%m-%d_%H-%M-%S")
         with ExitStack() as claims:
             for run in runs:
                 if not claims.enter_context(self.claim(run)):
                     raise UserError(f"another process is training {label(run)}: stop it first")
             for run in runs:
-                name = f"{digest(run)}_epochs={run.epochs}"
-                paths = [
-                    p for kind in (".json", ".pt") for p in self._find(self.runs, name, kind, run)
-                ]
-                paths += self._find(self.checkpoints, f"{digest(run)}_epochs=*", ".pt", run)
-                for path in paths:
-                    target = self.root / "replaced" / when / path.parent.name / path.name
-                    try:
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        path.replace(target)
-                    except OSError as error:
-                        raise UserError(cannot_write(target, error)) from None
+                found = self._find(self.runs, run, run.epochs) + self._find(self.checkpoints, run)
+                for path in found:
+                    move(path, replaced / path.parent.name / path.name)
 
     def stem(self, run: Run, code: str, engine: str | None) -> str:
         """The name of a run's files, without their ending."""
         by = f"{code}+{engine}" if engine else code
         return f"{label(run)}_{digest(run)}_epochs={run.epochs}_code={by}"
 
-    def _find(self, folder: Path, name: str, ending: str, run: Run) -> list[Path]:
+    def _find(
+        self, folder: Path, run: Run, epochs: int | str = "*", ending: str = ""
+    ) -> list[Path]:
         """Files of a run by the code that would make it now; of the plain loop or of the engine."""
-        paths = sorted(folder.glob(f"*_{name}_code=*{ending}"))
+        paths = sorted(folder.glob(f"*_{digest(run)}_epochs={epochs}_code=*{ending}"))
         if self.any_code:
             return paths
         code = provenance.fingerprint(run)
         present = (code, f"{code}+{provenance.engine_fingerprint()}")
         return [path for path in paths if path.stem.split("_code=")[1] in present]
 
-    def _load_checkpoint(self, path: Path, run: Run) -> dict[str, Any] | None:
-        content = read(path)
-        checksum = hashlib.sha256(content[:-CHECKSUM_BYTES]).digest()
-        if content[-CHECKSUM_BYTES:] != checksum:
-            return self._set_aside(path, "its checksum is wrong")
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if (state["digest"], state["code"]) != (digest(run), provenance.fingerprint(run)):
-            return self._set_aside(path, "it belongs to another run")
-        return state
+    def _weights_of(self, record: Path) -> Path:
+        return self.weights / f"{record.stem}.pt"
 
-    def _set_aside(self, path: Path, reason: str) -> None:
-        target = path.with_name(path.name + ".damaged")
+    def _load_weights(self, path: Path, record: dict[str, Any]) -> dict[str, Any] | None:
+        expected = record.get("weights_sha256")
+        return expected and self._load(self._weights_of(path), parse_weights, expected)
+
+    def _load(self, path: Path, parse: Callable[..., dict[str, Any]], *expected: Any) -> Any | None:
+        """What parse() makes of a file, None where the file is missing or damaged.
+
+        A damaged file is named and, but for a published one, set aside.
+        """
         try:
-            path.replace(target)
+            return parse(path.read_bytes(), *expected)
         except FileNotFoundError:
-            return  # another process has just set it aside
-        except OSError as failure:
-            raise UserError(cannot_write(target, failure)) from None
-        self.say(f"{path} is damaged ({reason}); it is kept as {target.name} and trained again")
+            return None  # another process may have moved it since it was found
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            if self.any_code and path not in self.damaged:
+                self.damaged.add(path)
+                self.say(f"{path} is damaged ({error}); it counts as missing")
+            if not self.any_code:
+                target = path.with_name(path.name + ".damaged")
+                move(path, target)
+                self.say(
+                    f"{path} is damaged ({error}); it is kept as {target.name} and trained again"
+                )
+            return None
+
+
+def parse_record(content: bytes, run: Run) -> dict[str, Any]:
+    """The record of a run. Raises ValueError, KeyError or TypeError where it is not whole."""
+    record = json.loads(content)
+    if not is_whole(record, run):
+        raise ValueError("it does not hold this run")
+    return record
+
+
+def parse_weights(content: bytes, sha256: str) -> dict[str, Any]:
+    """A state dictionary. Raises ValueError where it is not the one that the record describes."""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError("its hash is not that of its record")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def parse_checkpoint(content: bytes, run: Run) -> dict[str, Any]:
+    """The state of a run. Raises ValueError where it is damaged or of another run."""
+    if content[-CHECKSUM_BYTES:] != hashlib.sha256(content[:-CHECKSUM_BYTES]).digest():
+        raise ValueError("its checksum is wrong")
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if (state["digest"], state["code"]) != (digest(run), provenance.fingerprint(run)):
+        raise ValueError("it belongs to another run")
+    return state
 
 
 def has_locks(folder: Path) -> bool:
@@ -289,12 +316,14 @@ def saved(state: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read(path: Path) -> bytes:
-    """The content of a file. Raises UserError where it cannot be read."""
+def move(path: Path, target: Path) -> None:
+    """Move a file, unless another process has done so. Raises UserError where it cannot be."""
     try:
-        return path.read_bytes()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            path.replace(target)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UserError(cannot_write(target, error)) from None
 
 
 def write(path: Path, content: bytes) -> None:
@@ -302,7 +331,8 @@ def write(path: Path, content: bytes) -> None:
 
     Raises UserError where the disk is full or the folder cannot be written.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # a name that no other process takes, on any machine that shares the folder
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:

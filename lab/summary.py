@@ -14,7 +14,8 @@ from typing import Any
 from scipy.special import stdtrit
 
 from data import UserError
-from train import CURVES, all_settings
+from lab.records import all_settings
+from train import CURVES
 
 # what a summary's runs leave out, because their group or the whole summary tells it
 NOT_IN_SUMMARY = ("run", "code", "environment", "trained", "gradients")

@@ -10,6 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from lab.records import all_settings
 from lab.store import write
 from lab.summary import (
     FINAL,
@@ -21,7 +22,7 @@ from lab.summary import (
     in_words,
     paired,
 )
-from train import CURVES, Run, all_settings
+from train import CURVES, Run
 
 GLOSSARY = """\
 Every number is measured after the last epoch. It is the mean ± the sample standard deviation over

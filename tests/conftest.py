@@ -74,6 +74,17 @@ def a_run() -> Callable[..., Run]:
     return make
 
 
+@pytest.fixture
+def add_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, Any], None]:
+    """A function that adds a class or a function to a module as if it had been written there."""
+
+    def add(module: ModuleType, definition: Any) -> None:
+        monkeypatch.setattr(definition, "__module__", module.__name__)
+        monkeypatch.setattr(module, definition.__name__, definition, raising=False)
+
+    return add
+
+
 class Lab:
     """Runs scripts in this process, into a results folder of its own.
 

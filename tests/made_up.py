@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from lab import provenance
+from lab.records import settings_of
 from lab.store import Store, digest
-from train import CURVES, Run, build, settings_of
+from train import CURVES, Run, build
 
 CLASSES = [str(digit) for digit in range(10)]
 Record = dict[str, Any]

@@ -8,7 +8,7 @@ import pytest
 
 import models
 from data import UserError
-from lab.constants import check, check_constants
+from lab.constants import check_constant, check_constants
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ from lab.constants import check, check_constants
 )
 def test_a_constant_is_checked_by_the_end_of_its_name(name, value):
     with pytest.raises(UserError, match=f"^{name} = ") as error:
-        check(name, value)
+        check_constant(name, value)
     assert repr(value) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -87,7 +87,7 @@ def test_a_constant_is_checked_by_the_end_of_its_name(name, value):
     ],
 )
 def test_sound_constants_come_back_as_plain_values(name, value, plain):
-    found = check(name, value)
+    found = check_constant(name, value)
     assert found == plain
     assert json.dumps(found) == json.dumps(plain)  # to the type: 1.0 is not 1
 
@@ -114,13 +114,13 @@ def test_sound_constants_come_back_as_plain_values(name, value, plain):
     ],
 )
 def test_any_other_constant_is_accepted_and_recorded(name, value, recorded):
-    found = check(name, value)
+    found = check_constant(name, value)
     assert found == recorded
     assert json.loads(json.dumps(found, allow_nan=False)) == recorded
 
 
 def test_a_function_is_recorded_as_its_repr():
-    assert check("SCHEDULE", test_a_function_is_recorded_as_its_repr) == repr(
+    assert check_constant("SCHEDULE", test_a_function_is_recorded_as_its_repr) == repr(
         test_a_function_is_recorded_as_its_repr
     )
 
@@ -128,7 +128,7 @@ def test_a_function_is_recorded_as_its_repr():
 def test_a_constant_that_holds_itself_is_recorded_in_words():
     endless = [1]
     endless.append(endless)
-    assert check("ENDLESS", endless) == "[1, [...]]"
+    assert check_constant("ENDLESS", endless) == "[1, [...]]"
 
 
 def test_all_upper_case_names_of_a_script_and_no_others_are_its_constants():
@@ -164,9 +164,8 @@ def test_an_error_names_the_constant_its_value_and_the_script():
     )
 
 
-def test_a_network_of_the_users_own_can_be_a_constant(monkeypatch):
+def test_a_network_of_the_users_own_can_be_a_constant(add_to):
     with pytest.raises(UserError, match="must be one of BaselineNet, DropoutNet, BatchNormNet"):
-        check("NETWORK", "WideNet")
-    wide = type("WideNet", (models.BaselineNet,), {})
-    monkeypatch.setattr(models, "WideNet", wide, raising=False)
-    assert check("NETWORK", "WideNet") == "WideNet"
+        check_constant("NETWORK", "WideNet")
+    add_to(models, type("WideNet", (models.BaselineNet,), {}))
+    assert check_constant("NETWORK", "WideNet") == "WideNet"

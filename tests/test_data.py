@@ -58,13 +58,13 @@ def test_every_split_can_be_named_by_a_run(a_run):
     assert list(data.TRAINING_FRACTIONS) == ["standard", "halves", "swapped halves"]
 
 
-def test_every_function_that_returns_a_dataset_is_a_data_set(a_run, monkeypatch):
+def test_every_function_that_returns_a_dataset_is_a_data_set(a_run, add_to):
     assert train.data_sets() == {"cifar10": data.cifar10, "digits": data.digits}
 
     def small(folder: Path) -> data.Dataset:
         raise NotImplementedError
 
-    monkeypatch.setattr(data, "small", small, raising=False)
+    add_to(data, small)
     assert train.data_sets() == {"cifar10": data.cifar10, "digits": data.digits, "small": small}
     assert a_run(dataset="small").dataset == "small"
 

@@ -724,9 +724,9 @@ class Branching(Small):
     "network", [Dilated, Grouped, WithDropout, WithoutRule, OfItsBatch, Branching]
 )
 def test_a_network_that_cannot_be_stacked_trains_alone(
-    network, few, digits, store, stores, said, monkeypatch
+    network, few, digits, store, stores, said, add_to
 ):
-    monkeypatch.setattr(models, network.__name__, network, raising=False)
+    add_to(models, network)
     runs = [few(network=network.__name__, seed=seed) for seed in (1, 2)]
     assert train_together(runs, digits, store) == runs
     (line,) = said
@@ -771,8 +771,8 @@ class Shared(Small):
 
 
 @pytest.mark.parametrize("network", [Usual, Shared])
-def test_usual_layers_train_together(network, double, few, digits, stores, monkeypatch):
-    monkeypatch.setattr(models, network.__name__, network, raising=False)
+def test_usual_layers_train_together(network, double, few, digits, stores, add_to):
+    add_to(models, network)
     runs = [few(network=network.__name__, seed=seed, momentum=0.5) for seed in (1, 2)]
     alone, together = stores
     train_alone(runs, digits, alone)

@@ -13,10 +13,9 @@ from test_train import CHANGED, Reports, Stop, train_and_load
 import data
 import lab.records
 import models
-import train
 from lab import provenance
-from lab.records import Recorder, final_results, is_whole, run_of
-from train import CURVES, Training, settings_of
+from lab.records import Recorder, all_settings, final_results, is_whole, run_of, settings_of
+from train import CURVES, Run, Training
 
 
 def test_final_training_results_are_measured_as_validation_is(a_run, digits, store):
@@ -141,6 +140,22 @@ def test_a_record_keeps_each_time_that_the_run_was_trained(a_run, digits, store,
     assert first[0] < first[1] <= second[0] < second[1]
 
 
+def test_a_record_names_every_device_that_the_run_was_trained_on(a_run, digits, store, monkeypatch):
+    monkeypatch.setattr(lab.records, "CHECKPOINT_SECONDS", 0.0)
+    run = a_run(epochs=4, overfit_images=64)
+    for stop_at, device in ((2.0, "NVIDIA H100"), (3.0, "NVIDIA H100"), (4.0, "cpu (AMD EPYC)")):
+        monkeypatch.setattr(provenance, "device_name", lambda _, device=device: device)
+        with pytest.raises(Stop):
+            train_and_load(run, digits, store, Reports(stop_at))
+    record = train_and_load(run, digits, store)
+    assert record["environment"]["device"] == "NVIDIA H100, then cpu (AMD EPYC)"
+    assert len(record["trained"]) == 4
+    longer = train_and_load(dataclasses.replace(run, epochs=5), digits, store)
+    assert longer["environment"]["device"] == "NVIDIA H100, then cpu (AMD EPYC)"
+    other = train_and_load(dataclasses.replace(run, seed=2), digits, store)
+    assert other["environment"]["device"] == "cpu (AMD EPYC)"
+
+
 def test_a_checkpoint_is_kept_now_and_then_and_at_the_end(a_run, digits, store, monkeypatch):
     run = a_run(epochs=4, overfit_images=64)
     kept = []
@@ -174,11 +189,34 @@ def test_final_weights_without_a_finite_loss_are_a_divergence(a_run, digits, sto
 # Records as values
 
 
+def test_every_field_is_part_of_the_settings(a_run):
+    base = a_run(network="DropoutNet")
+    assert set(CHANGED) == {field.name for field in dataclasses.fields(Run)}
+    changed = [dataclasses.replace(base, **{field: value}) for field, value in CHANGED.items()]
+    texts = {json.dumps(settings_of(run), sort_keys=True) for run in [base, *changed]}
+    assert len(texts) == len(CHANGED) + 1
+
+
+def test_a_field_at_its_default_is_not_part_of_the_settings(a_run):
+    assert "momentum" not in settings_of(a_run())
+    assert settings_of(a_run(momentum=0.9))["momentum"] == 0.9
+    assert settings_of(a_run(drop_last=False)) == settings_of(a_run())
+
+
+def test_all_settings_fills_in_the_defaults_here_and_where_a_run_starts(a_run):
+    run = a_run(start=a_run(momentum=0.9), frozen=("conv1",))
+    filled = all_settings(settings_of(run))
+    assert filled.keys() == {field.name for field in dataclasses.fields(Run)}
+    assert (filled["frozen"], filled["augmentation"], filled["width"]) == (["conv1"], [], 16)
+    assert (filled["start"]["momentum"], filled["start"]["width"]) == (0.9, 16)
+    assert filled["start"]["start"] is None
+
+
 @pytest.mark.parametrize("field", CHANGED)
 def test_the_settings_of_a_run_give_the_run_back(field, a_run):
     run = dataclasses.replace(a_run(network="DropoutNet"), **{field: CHANGED[field]})
     assert run_of(json.loads(json.dumps(settings_of(run)))) == run
-    assert run_of(train.all_settings(settings_of(run))) == run
+    assert run_of(all_settings(settings_of(run))) == run
 
 
 def test_a_schedule_and_where_a_run_starts_come_back_too(a_run):
