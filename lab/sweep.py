@@ -162,10 +162,14 @@ def check(runs: Sequence[Run]) -> None:
 
     Raises UserError where they do not.
     """
-    alike = {dataclasses.replace(engine.architecture(run), start=None): run for run in runs}
-    data_sets = {run.dataset: load_data(run.dataset) for run in alike.values()}
-    for run in alike.values():
-        Training(dataclasses.replace(run, start=None), data_sets[run.dataset])
+    # one run of each kind is enough; start takes no part, as its weights may not be there yet
+    kinds = {
+        dataclasses.replace(engine.architecture(run), start=None, reinitialised=run.reinitialised)
+        for run in runs
+    }
+    data_sets = {name: load_data(name) for name in {run.dataset for run in kinds}}
+    for run in kinds:
+        Training(run, data_sets[run.dataset])
 
 
 def train_once(todo: Sequence[Run], store: Store, devices: list[str], weights: bool) -> None:
