@@ -66,7 +66,7 @@ def every_epoch(monkeypatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_collections():
-    """The engine collects garbage: what was imported before need not be looked through each time."""
+    """The engine collects garbage: what was imported before it is not looked through each time."""
     for name in sweep.PRELOADED:
         importlib.import_module(name)
     gc.collect()
