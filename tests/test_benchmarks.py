@@ -36,7 +36,8 @@ def test_flop_are_those_of_the_layers():
     assert throughput.flop_an_image() == 2 * (2 * conv1 + 3 * (conv2 + conv3 + dense))
 
 
-def test_large_products_count_what_they_do(tmp_path):
+def test_large_products_count_what_they_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(throughput, "CHANNELS", 16)
     tally = Tally(CPU, 0.0, Barrier(1))
     with FlopCounterMode(display=False) as counter, pytest.raises(TimeIsUp):
         throughput.large_products(tally, tmp_path)
@@ -129,6 +130,8 @@ def test_one_run_counts_the_short_batch_and_the_next_epoch(digits, tmp_path, mon
 @pytest.fixture(params=["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def processes(request, monkeypatch) -> None:
     """How the processes of a contestant start: quickly, or as they do."""
+    if request.param not in multiprocessing.get_all_start_methods():
+        pytest.skip("Windows has no fork")
     context = multiprocessing.get_context(request.param)
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
 
