@@ -36,7 +36,8 @@ TIMED_STEPS = 5
 # by up to 1e-2, with batch normalisation by 5e-2, but seldom in a batch of 8: there 1e-5 was seen.
 LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 0.1
-FEW, TOLERANCE_OF_FEW = 8, 1e-3  # images, and what their gradients may differ by
+FEW = 8  # images
+FEW_TOLERANCE = 1e-3  # of the gradients of a batch of at most FEW images
 TRIES = 4  # batches of each size, of which one must agree: an error would be in all of them
 
 
@@ -266,7 +267,7 @@ def disagreement(together: Together, size: int, start: int) -> str | None:
     sums = together.loss_sums.clone()
     stacked = together.named(together.step_once(size))
     losses = (together.loss_sums - sums) / size
-    tolerance = GRADIENT_TOLERANCE if size > FEW else TOLERANCE_OF_FEW
+    tolerance = GRADIENT_TOLERANCE if size > FEW else FEW_TOLERANCE
     for row, (loss, gradients) in zip(rows, plain, strict=True):
         if not loss.isfinite() and not losses[row].isfinite():
             continue  # a run that diverges
