@@ -157,7 +157,6 @@ def test_runs_together_have_the_numbers_of_the_plain_loop(device, double, few, d
     source = few(network="BatchNormNet", seed=7)
     watched = {"network": "BatchNormNet", "gradient_statistics": True}
     runs = [
-        few(width=16),
         few(),
         few(seed=2, learning_rate=0.01, momentum=0.9),
         few(seed=3, weight_decay=0.1, epochs=3),
@@ -211,7 +210,9 @@ def test_runs_together_have_the_numbers_of_the_plain_loop(device, double, few, d
 
 
 @pytest.mark.parametrize("device", ["cpu", cuda])
-@pytest.mark.parametrize("network", ["BaselineNet", "DropoutNet", "BatchNormNet"])
+@pytest.mark.parametrize(
+    "network", [pytest.param("BaselineNet", marks=pytest.mark.slow), "DropoutNet", "BatchNormNet"]
+)
 def test_single_precision_agrees_over_the_first_epoch(device, network, a_run, digits, stores):
     """Batch normalisation amplifies rounding most, and the proof must pass it all the same."""
     few = {"overfit_images": 40, "batch_size": 16}
@@ -253,12 +254,15 @@ def test_divergence_of_one_run_disturbs_no_other(device, double, few, digits, st
     "fields",
     [
         {"network": "BatchNormNet", "momentum": 0.9, "gradient_statistics": True},
-        {
-            "network": "DropoutNet",
-            "dropout_rate": 0.4,
-            "augmentation": ("crop",),
-            "learning_rate": (0.1, 0.05, 0.02, 0.01),
-        },
+        pytest.param(
+            {
+                "network": "DropoutNet",
+                "dropout_rate": 0.4,
+                "augmentation": ("crop",),
+                "learning_rate": (0.1, 0.05, 0.02, 0.01),
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_resuming_changes_no_bit(fields, device, every_epoch, few, digits, stores):
