@@ -11,22 +11,19 @@ throughput_<cpu|cuda>.json and .png beside this file, and prints what the README
 
 import argparse
 import datetime
-import io
 import json
 import multiprocessing
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import Any, NamedTuple
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -38,10 +35,10 @@ import data
 import models
 import train
 from data import Dataset, UserError
-from lab import download, provenance, sweep
+from lab import download, figures, provenance, sweep
 from lab.figures import canvas
 from lab.records import Recorder
-from lab.stacked import Together
+from lab.stacked import Together, capture
 from lab.store import Store, write
 from train import Run, Training
 
@@ -52,7 +49,7 @@ LEARNING_RATE = 0.05
 PLAIN_LOOPS = 5  # at once: one for each seed
 LOADING_WORKERS = {"cpu": 2, "cuda": 4}
 TOGETHER = (1, 5, 25, 100, 250)  # runs at once on a GPU
-STREAMS = 8  # that the ordinary steps of all runs are forked over
+STREAMS = 8  # that work on the runs of one graph
 MATRIX_SIDE, CHANNELS = 8192, 256  # of what only multiplies and adds; larger ones are no faster
 STEPS_BETWEEN_LOOKS = 20  # at the clock, which a GPU must come to rest for; also the warm-up
 BUSY_SHARE = 0.5  # of all cores at work before the start: then others disturb what is measured
@@ -178,22 +175,7 @@ def runs_together(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
     with ThreadPoolExecutor(1) as threads:
         together = Together(recorders, dataset, threads, captured=True)
         together.begin_epoch()
-    repeat(stopwatch, together.position, partial(together.step, BATCH_SIZE), together.batches, runs)
-
-
-def repeat(
-    stopwatch: Stopwatch,
-    position: Tensor,
-    step: Callable[[], object],
-    batches: Sequence[int],
-    runs: int,
-) -> None:
-    """Take the steps of full batches of an epoch, over and over."""
-    while True:
-        position.zero_()
-        for _ in range(batches.count(BATCH_SIZE)):
-            step()
-            stopwatch.done(runs * BATCH_SIZE)
+    repeat(stopwatch, together.position, partial(together.step, BATCH_SIZE), dataset, runs)
 
 
 def one_graph(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
@@ -203,44 +185,45 @@ def one_graph(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
     """
     dataset = resident(stopwatch, folder)
     trainings = [Training(a_run(seed), dataset) for seed in range(1, 1 + runs)]
-    n = trainings[0].images_per_epoch
-    orders = [
-        training.train_indices[train.draw(training.run, 0, n, 0).order] for training in trainings
-    ]
     position = torch.zeros((), dtype=torch.int64, device=dataset.images.device)
     streams = [torch.cuda.Stream() for _ in range(STREAMS)]
 
-    def steps() -> None:
-        first = torch.cuda.current_stream()
-        for number, (training, order) in enumerate(zip(trainings, orders, strict=True)):
+    def steps() -> Tensor:
+        now = torch.cuda.current_stream()
+        for number, training in enumerate(trainings):
             stream = streams[number % STREAMS]
-            stream.wait_stream(first)
+            stream.wait_stream(now)
             with torch.cuda.stream(stream):
-                ordinary_step(training, order, position)
+                ordinary_step(training, position)
         for stream in streams[:runs]:
-            first.wait_stream(stream)
-        position.add_(BATCH_SIZE)
+            now.wait_stream(stream)
+        return position.add_(BATCH_SIZE)
 
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            steps()
-    torch.cuda.current_stream().wait_stream(stream)
-    with torch.cuda.graph(graph, stream=stream):
-        steps()
-    repeat(stopwatch, position, graph.replay, [BATCH_SIZE] * (n // BATCH_SIZE), runs)
+    weights = [p for training in trainings for p in training.network.parameters()]
+    repeat(stopwatch, position, capture(steps, [position, *weights]), dataset, runs)
 
 
-def ordinary_step(training: Training, order: Tensor, position: Tensor) -> None:
-    """A step of one run on the next images of an epoch's order, which waits for nothing."""
+def ordinary_step(training: Training, position: Tensor) -> None:
+    """A step of one run on its next images, which waits for nothing."""
     network, dataset = training.network, training.dataset
-    batch = order[position + torch.arange(BATCH_SIZE, device=order.device)]
+    # images of the split in their own order, as the order costs nothing
+    batch = training.train_indices[position + torch.arange(BATCH_SIZE, device=position.device)]
     loss = F.cross_entropy(network(data.normalise(dataset.images[batch])), dataset.labels[batch])
     weights = list(network.parameters())
     gradients = torch.autograd.grad(loss, weights)
     with torch.no_grad():
         torch._foreach_add_(weights, gradients, alpha=-LEARNING_RATE)
+
+
+def repeat(
+    stopwatch: Stopwatch, position: Tensor, step: Callable[[], Tensor], dataset: Dataset, runs: int
+) -> None:
+    """Take a step over and over, each on the next images of an epoch."""
+    while True:
+        position.zero_()
+        for _ in range(9 * len(dataset.images) // 10 // BATCH_SIZE):  # of the standard split
+            step()
+            stopwatch.done(runs * BATCH_SIZE)
 
 
 def large_products(stopwatch: Stopwatch, folder: Path) -> None:
@@ -264,12 +247,12 @@ def large_products(stopwatch: Stopwatch, folder: Path) -> None:
         stopwatch.done(flop)
 
 
-@dataclass(frozen=True)
-class Contestant:
+class Contestant(NamedTuple):
+    """What takes turns with the others: a loop that trains, in each of so many processes."""
+
     label: str
     loop: Loop
     processes: int = 1
-    runs: int = 1  # that take their steps together, in each process
 
 
 def contestants(device: torch.device) -> list[Contestant]:
@@ -279,27 +262,22 @@ def contestants(device: torch.device) -> list[Contestant]:
     entered = [
         Contestant(FIRST_PLAIN, plain),
         Contestant(f"plain loop, {workers} loading processes", loading),
-        Contestant(f"{PLAIN_LOOPS} plain loops at once", plain, processes=PLAIN_LOOPS),
+        Contestant(f"{PLAIN_LOOPS} plain loops at once", plain, PLAIN_LOOPS),
         Contestant("train.py, 1 run", one_run),
     ]
     if device.type == "cpu":  # what a sweep does there
         cores = len(sweep.worker_devices("cpu", sys.maxsize))
-        label = f"train.py, {cores} runs on {cores} cores"
-        entered.append(Contestant(label, one_run, processes=cores))
+        entered.append(Contestant(f"train.py, {cores} runs on {cores} cores", one_run, cores))
     else:
         for label, loop in (("engine", runs_together), ("one graph", one_graph)):
             for n in TOGETHER:
                 name = f"{label}, {n} run{'s' if n > 1 else ''}"
-                entered.append(Contestant(name, partial(loop, runs=n), runs=n))
+                entered.append(Contestant(name, partial(loop, runs=n)))
     return [*entered, Contestant(LARGE_PRODUCTS, large_products)]
 
 
 def race(
-    contestant: Contestant,
-    device: torch.device,
-    seconds: float,
-    folder: Path,
-    patience: float = PATIENCE_SECONDS,
+    contestant: Contestant, device: torch.device, seconds: float, folder: Path
 ) -> float | None:
     """One turn: images (or FLOP) a second of all its processes; None where memory is too short.
 
@@ -308,18 +286,17 @@ def race(
     context, count = multiprocessing.get_context("spawn"), contestant.processes
     pool = ProcessPoolExecutor(count, context)
     try:
-        barrier = context.Manager().Barrier(count)
-        turn = (contestant.loop, Stopwatch(device, seconds, barrier), folder)
-        futures = [pool.submit(_work, *turn) for _ in range(count)]
-        done, waiting = wait(futures, patience + 2 * seconds, FIRST_EXCEPTION)
-        if failed := [error for future in done if (error := future.exception())]:
-            raise UserError(f"{contestant.label}: one of its processes failed: {failed[0]}")
-        if waiting:
-            raise UserError(f"{contestant.label}: nothing heard for {patience:.0f} s")
+        stopwatch = Stopwatch(device, seconds, context.Manager().Barrier(count))
+        futures = [pool.submit(_work, contestant.loop, stopwatch, folder) for _ in range(count)]
+        done, waiting = wait(futures, PATIENCE_SECONDS + 2 * seconds, FIRST_EXCEPTION)
     finally:
         for process in multiprocessing.active_children():
             process.kill()
         pool.shutdown()
+    if failed := [error for future in done if (error := future.exception())]:
+        raise UserError(f"{contestant.label}: one of its processes failed: {failed[0]}")
+    if waiting:
+        raise UserError(f"{contestant.label}: nothing heard for {PATIENCE_SECONDS:g} s")
     rates = [future.result() for future in futures]
     return None if None in rates else sum(rates)
 
@@ -348,60 +325,54 @@ def flop_an_image() -> int:
     return counter.get_total_flops()
 
 
-def measure(device: torch.device, seconds: float, turns: int) -> Result:
+def measure(device: torch.device, seconds: float) -> Result:
     """Everything, by turns."""
     folder = download.cifar10()
     load_average = os.getloadavg()[0]  # of the minute before
-    entered = contestants(device)
     rates: dict[str, list[float]] = {}
-    for turn in range(1, 1 + turns):
-        for contestant in entered:
+    for turn in range(1, 1 + TURNS):
+        for contestant in contestants(device):
             label = contestant.label
             rate = race(contestant, device, seconds, folder)
             if rate is None:
-                print(f"turn {turn} of {turns}: {label}: too little GPU memory")
-                continue
-            rates.setdefault(label, []).append(rate)
-            unit = "FLOP" if label == LARGE_PRODUCTS else "images"
-            print(f"turn {turn} of {turns}: {label}: {rate:,.0f} {unit}/s", flush=True)
-    about = provenance.environment(device.type) | {
+                said = "too little GPU memory"
+            else:
+                rates.setdefault(label, []).append(rate)
+                said = f"{rate:,.0f} {'FLOP' if label == LARGE_PRODUCTS else 'images'}/s"
+            print(f"turn {turn} of {TURNS}: {label}: {said}", flush=True)
+    about = {
         "type": device.type,
         "cores": len(sweep.worker_devices("cpu", sys.maxsize)),
         "load_average_before": load_average,
         "date": datetime.date.today().isoformat(),
         "seconds": seconds,
-        "turns": turns,
+        "turns": TURNS,
     }
-    return about | summarise(entered, rates)
+    return provenance.environment(device.type) | about | summarise(rates)
 
 
-def summarise(entered: Sequence[Contestant], rates: dict[str, list[float]]) -> Result:
-    """What was measured, and what follows from it; a contestant without rates is left out."""
-    flop, product = flop_an_image(), spread(rates[LARGE_PRODUCTS])
-    plain = statistics.median(rates[FIRST_PLAIN])
-    rows = []
-    for contestant in entered:
-        if contestant.label == LARGE_PRODUCTS or contestant.label not in rates:
-            continue
-        images = spread(rates[contestant.label])
-        step = contestant.processes * contestant.runs * BATCH_SIZE  # images of a step of all
-        row = {
-            "label": contestant.label,
-            "processes": contestant.processes,
-            "runs_together": contestant.runs,
-            "images_a_second": images,
-            "times_the_plain_loop": images["median"] / plain,
-            "fraction_of_large_products": images["median"] * flop / product["median"],
-            "seconds_a_step": step / images["median"],
+def summarise(rates: dict[str, list[float]]) -> Result:
+    """The median of every contestant's turns, their range, and what follows from them."""
+    spreads = {
+        label: {
+            "median": statistics.median(turns),
+            "lowest": min(turns),
+            "highest": max(turns),
+            "turns": turns,
         }
-        rows.append(row)
+        for label, turns in rates.items()
+    }
+    flop, product = flop_an_image(), spreads.pop(LARGE_PRODUCTS)
+    rows = [
+        {
+            "label": label,
+            "images_a_second": images,
+            "times_the_plain_loop": images["median"] / spreads[FIRST_PLAIN]["median"],
+            "fraction_of_large_products": images["median"] * flop / product["median"],
+        }
+        for label, images in spreads.items()
+    ]
     return {"flop_an_image": flop, "large_products_flop_a_second": product, "contestants": rows}
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    """The median of all turns, their range, and themselves."""
-    median = statistics.median(values)
-    return {"median": median, "lowest": min(values), "highest": max(values), "turns": values}
 
 
 def report(result: Result) -> str:
@@ -416,20 +387,19 @@ def report(result: Result) -> str:
             "× plain loop": f"{row['times_the_plain_loop']:.1f}",
             "% of large products": f"{100 * row['fraction_of_large_products']:.1f}",
         }
-        if result["type"] == "cuda":
-            cells["ms a step"] = f"{1e3 * row['seconds_a_step']:.2f}"
         rows.append(cells)
     table = tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     load, cores = result["load_average_before"], result["cores"]
+    megaflop = result["flop_an_image"] / 1e6
+    gigaflop = result["large_products_flop_a_second"]["median"] / 1e9
     words = [
         "Training steps alone, without validation and start-up: BaselineNet, batches of "
         f"{BATCH_SIZE}, real CIFAR-10.",
         f"Medians of {result['turns']} turns of {result['seconds']:g} s.",
         f"{result['device']}, {cores} cores, load average {load:.1f} before, torch "
         f"{result['torch']}, {result['date']}.",
-        f"An image takes {result['flop_an_image'] / 1e6:.1f} MFLOP forward and backward; in large "
-        "float32 products the device does "
-        f"{result['large_products_flop_a_second']['median'] / 1e9:,.0f} GFLOP/s.",
+        f"An image takes {megaflop:.1f} MFLOP forward and backward; in large "
+        f"float32 products the device does {gigaflop:,.0f} GFLOP/s.",
     ]
     if load > BUSY_SHARE * cores:
         words.insert(0, "The machine was busy with other work: these numbers mean little.")
@@ -444,37 +414,28 @@ def figure(result: Result) -> Figure:
         f"Training steps on {result['device']}, {result['cores']} cores, torch {result['torch']}"
     )
     axes = drawing.subplots()
-    colours = {"plain": canvas.TRAINING_COLOUR, "engine": canvas.PALETTE[1][0]}
+    axes.set_xscale("log")
     for place, row in enumerate(rows):
-        images, label = row["images_a_second"], row["label"]
-        kind = "plain" if FIRST_PLAIN in label else label.split(",")[0]
-        colour = colours.get(kind, canvas.PALETTE[0][0])
+        images, plain = row["images_a_second"], FIRST_PLAIN in row["label"]
+        colour = canvas.TRAINING_COLOUR if plain else canvas.PALETTE[0][0]
         axes.barh(place, images["median"], color=colour, alpha=0.8)
         axes.plot(images["turns"], [place] * len(images["turns"]), "k.", markersize=4)
-        words = f"{images['median']:,.0f}  ({row['times_the_plain_loop']:.1f}×)"
-        at = (images["highest"], place)
-        axes.annotate(words, at, (6, 0), textcoords="offset points", va="center")
-    axes.set_xscale("log")
-    lowest = min(row["images_a_second"]["lowest"] for row in rows)
-    highest = max(row["images_a_second"]["highest"] for row in rows)
-    # bars that start somewhere on the left, and room for what is written on the right
-    axes.set_xlim(lowest / 3, highest * (highest / lowest) ** 0.6 * 3)
+        words = f"  {images['median']:,.0f}  ({row['times_the_plain_loop']:.1f}×)"
+        axes.text(images["highest"], place, words, va="center")
+    axes.margins(x=0.5)  # bars that start somewhere on the left, and room for the words
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("images/s, logarithmic: median, every turn (dots), ratio to the plain loop")
+    axes.set_xlabel("images/s: median (every turn is a dot; × plain loop)")
     return drawing
 
 
 def save(result: Result, folder: Path) -> list[Path]:
     """Write the JSON and the figure; their paths."""
-    path = folder / f"throughput_{result['type']}.json"
+    name = f"throughput_{result['type']}"
+    path = folder / f"{name}.json"
     write(path, json.dumps(result, indent=1).encode())
-    content = io.BytesIO()
-    with matplotlib.rc_context(canvas.STYLE):
-        figure(result).savefig(content, format="png")
-    write(path.with_suffix(".png"), content.getvalue())
-    return [path, path.with_suffix(".png")]
+    return [path, *figures.save({name: partial(figure, result)}, folder)]
 
 
 def main() -> None:
@@ -488,7 +449,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         device = torch.device(sweep.worker_devices(options.device, 1)[0])
-        result = measure(device, options.seconds, TURNS)
+        result = measure(device, options.seconds)
     except UserError as error:
         sys.exit(str(error))
     print(f"\n{report(result)}\n")

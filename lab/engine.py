@@ -14,16 +14,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from data import Dataset
 from lab import provenance, records
 from lab.records import Recorder
-from lab.stacked import EVALUATION_BATCH, CaptureError, Together, restore
+from lab.stacked import EVALUATION_BATCH, CaptureError, Together, copies, restore
 from lab.store import Store
 from train import Run, UserError, use_full_precision
 
@@ -75,50 +73,50 @@ def train(
     of CUDA or of a capture.
     """
     use_full_precision()
-    checkpoints = {run: store.load_checkpoint(run) for run in runs}
-    begun = {run: state["engine"] is not None for run, state in checkpoints.items() if state}
-    groups: dict[tuple[Run, bool], list[Run]] = {}
+    alone: list[Run] = []
+    groups: dict[Run, list[Run]] = {}
     for run in runs:
-        if begun.get(run, True):
-            groups.setdefault((architecture(run), run in begun), []).append(run)
-    alone = [run for run in runs if not begun.get(run, True)]
+        checkpoint = store.load_checkpoint(run)
+        if checkpoint and checkpoint["engine"] is None:
+            alone.append(run)
+        else:
+            groups.setdefault(architecture(run), []).append(run)
     waiting = [
-        (part, mode.way, resumed)
-        for (_, resumed), group in groups.items()
+        (part, mode.way)
+        for group in groups.values()
         for part in parts(group, min(mode.at_most, capacity(group[0])))
     ]
     while waiting:
-        group, way, resumed = waiting.pop(0)
+        group, way = waiting.pop(0)
         if way == ALONE:
             alone += group
             continue
         dataset, size = datasets[group[0].dataset], len(group)
         device = provenance.device_name(str(dataset.images.device))
         place = f"{device}, torch {torch.__version__}"
-        short = f"too little GPU memory for {size} runs at once: {size // 2} at once instead"
         try:
-            train_together(group, dataset, store, reporter, way, resumed)
+            train_together(group, dataset, store, reporter, way)
         except Refused as refused:
             way, reason = refused.args
             store.say(f"{place}: {reason}; {INSTEAD[way]} instead")
-            waiting.insert(0, (group, way, resumed))
+            waiting.insert(0, (group, way))
         except RuntimeError as error:
             captured = isinstance(error, CaptureError)
-            if not is_out_of_memory(error):
-                if not captured and not is_of_cuda(error):
-                    raise
+            if is_out_of_memory(error):
+                if size == 1:
+                    line = "too little free GPU memory for one run; free some or use --device"
+                    raise UserError(line) from None
+                line = f"too little GPU memory for {size} runs at once: {size // 2} at once instead"
+                if captured:
+                    raise ReplaceWorker(line, Mode(way, size // 2)) from error
+                store.say(line)
+                waiting[:0] = [(part, way) for part in parts(group, math.ceil(size / 2))]
+            elif captured or is_of_cuda(error):
                 way = WAYS[WAYS.index(way) + 1]
                 line = f"{place}: {first_line(error)}; {INSTEAD[way]} instead"
                 raise ReplaceWorker(line, Mode(way, mode.at_most)) from error
-            if size == 1:
-                line = "too little free GPU memory for one run; free some or use --device"
-                raise UserError(line) from None
-            if captured:
-                raise ReplaceWorker(short, Mode(way, size // 2)) from error
-            store.say(short)
-            waiting[:0] = [
-                (part, way, resumed) for part in (group[: size // 2], group[size // 2 :])
-            ]
+            else:
+                raise
         # after the handlers, which keep alive what had been allocated
         gc.collect()
         torch.cuda.empty_cache()
@@ -166,59 +164,63 @@ def is_of_cuda(error: Exception) -> bool:
 
 
 def train_together(
-    runs: Sequence[Run], dataset: Dataset, store: Store, reporter: Any, way: str, resumed: bool
+    runs: Sequence[Run], dataset: Dataset, store: Store, reporter: Any, way: str
 ) -> None:
     """Train runs of one architecture, each from its own checkpoint if it has one.
 
-    Runs that were begun by the engine are resumed by it, whatever the timing says. A run that has
-    ended, by its last epoch or by divergence, keeps its row until all have, so that the others'
-    last bits do not depend on when it ended.
+    A run that has ended, by its last epoch or by divergence, keeps its row until all have, so that
+    the others' last bits do not depend on when it ended.
 
     Raises Refused where prove() does.
     """
     engine = provenance.engine_fingerprint()
     recorders = [Recorder(run, dataset, store, engine) for run in runs]
-    trainings = [recorder.training for recorder in recorders]
-    ended: set[Recorder] = set()
     with ThreadPoolExecutor(2) as threads:
         together = Together(recorders, dataset, threads, way == CAPTURED)
         checkpoints = Checkpoints(together, threads)
-        if not all(training.is_over for training in trainings):
-            prove(together, resumed)
-        for training in trainings:
-            reporter.progress(training, training.epoch)
-        while True:
-            if ending := {each for each in recorders if each.training.is_over} - ended:
-                sound = {each for each in ending if each.training.diverged_at is None}
-                images = [dataset.images[together.train_indices], dataset.test_images]
-                logits = [together.evaluate(part) for part in images] if sound else []
-                for row, recorder in enumerate(recorders):
-                    if recorder in ending:
-                        of_run = tuple(rows[row] for rows in logits) if recorder in sound else None
-                        reporter.finished(recorder.run, recorder.finish(of_run))
-                ended |= ending
-            if len(ended) == len(recorders):
-                return checkpoints.wait()
+        if not all(recorder.training.is_over for recorder in recorders):
+            prove(together)
+        for recorder in recorders:
+            reporter.progress(recorder.training, recorder.training.epoch)
+        going = list(range(len(runs)))  # rows
+        while going:
+            if over := [row for row in going if recorders[row].training.is_over]:
+                finish(together, over, reporter)
+                going = [row for row in going if row not in over]
+                continue
             measured = together.train_epoch()
-            going = [row for row, recorder in enumerate(recorders) if recorder not in ended]
             for row in going:
-                trainings[row].end_epoch(measured[row])
+                recorders[row].training.end_epoch(measured[row])
                 recorders[row].close_epoch()
             checkpoints.epoch_ended(going)
-            for training in (trainings[row] for row in going):
+            for row in going:
+                training = recorders[row].training
                 reporter.progress(training, training.epoch + (training.diverged_at is not None))
+        checkpoints.wait()
 
 
-def prove(together: Together, resumed: bool) -> None:
+def finish(together: Together, rows: Sequence[int], reporter: Any) -> None:
+    """Evaluate the final weights of the runs in these rows, and keep their records."""
+    dataset = together.dataset
+    images = (dataset.images[together.train_indices], dataset.test_images)
+    logits = [together.evaluate(part) for part in images]
+    for row in rows:
+        recorder = together.recorders[row]
+        sound = recorder.training.diverged_at is None
+        of_run = (logits[0][row], logits[1][row]) if sound else None
+        reporter.finished(recorder.run, recorder.finish(of_run))
+
+
+def prove(together: Together) -> None:
     """See that the engine is right and fast before the first step, by steps that are then undone.
 
     Uncaptured steps are held against the plain network, captured steps against uncaptured ones, bit
     by bit. Stacked steps must be faster than plain ones, run by run, unless the engine has begun
-    the runs. The largest batch to evaluate comes first, so that memory runs out now or never.
+    some of the runs. The largest batch to evaluate comes first: memory runs out now or never.
 
     Raises Refused where the engine is wrong or slow, or cannot take the network.
     """
-    batches, count = together.batches, len(together.runs)
+    batches, count, name = together.batches, len(together.runs), together.runs[0].network
     try:
         with warnings.catch_warnings():  # vmap warns of operations that it can only take run by run
             warnings.filterwarnings("error", message="There is a performance drop")
@@ -228,15 +230,14 @@ def prove(together: Together, resumed: bool) -> None:
             before = copies(state)
             for size in {*batches, min(FEW, *batches)}:
                 starts = range(0, sum(batches) - size + 1, size)[:TRIES]
-                found = [*takewhile(bool, (disagreement(together, size, at) for at in starts))]
-                if len(found) == len(starts):
-                    raise Refused(ALONE, f"the engine disagrees with the plain loop {found[-1]}")
+                if all(wrong := disagreement(together, size, start) for start in starts):
+                    raise Refused(ALONE, f"the engine disagrees with the plain loop {wrong}")
             restore(state, before)
     except Exception as error:
         if isinstance(error, Refused) or is_out_of_memory(error) or is_of_cuda(error):
             raise
-        reason = f"{together.runs[0].network} cannot train several runs in one step"
-        raise Refused(ALONE, f"{reason} ({first_line(error)})") from error
+        reason = f"{name} cannot train several runs in one step ({first_line(error)})"
+        raise Refused(ALONE, reason) from error
     if together.captured:
         ends = []
         for step in (together.step_once, together.step):
@@ -247,12 +248,12 @@ def prove(together: Together, resumed: bool) -> None:
         if not all(torch.allclose(*pair, 0, 0, equal_nan=True) for pair in zip(*ends, strict=True)):
             raise Refused(UNCAPTURED, "captured steps give other numbers than the same uncaptured")
     stacked = seconds_a_step(together, partial(together.step, batches[0]))
-    alone = partial(together.plain_step, together.plain_network(0), 0, batches[0])
-    plain = seconds_a_step(together, alone)
+    plain = seconds_a_step(together, partial(together.plain_step, 0, batches[0]))
     restore(state, before)
-    if stacked > plain * count and not resumed:
+    begun = any(training.epoch > 0 for training in together.trainings)
+    if stacked > plain * count and not begun:
         times = f"{1e3 * stacked:.2f} ms, and a plain step {1e3 * plain:.2f} ms"
-        raise Refused(ALONE, f"a step of {count} {together.runs[0].network} at once takes {times}")
+        raise Refused(ALONE, f"a step of {count} {name} at once takes {times}")
 
 
 def disagreement(together: Together, size: int, start: int) -> str | None:
@@ -261,33 +262,26 @@ def disagreement(together: Together, size: int, start: int) -> str | None:
     The batch is that of `size` images from place `start` of the epoch.
     """
     together.position.fill_(start)
-    expected = {
-        row: together.plain_step(together.plain_network(row), row, size)
-        for row in (0, len(together.runs) - 1)
-    }
+    rows = (0, len(together.runs) - 1)
+    plain = [together.plain_step(row, size) for row in rows]
     sums = together.loss_sums.clone()
-    gradients = together.named(together.step_once(size))
+    stacked = together.named(together.step_once(size))
     losses = (together.loss_sums - sums) / size
     normalised = any("running_mean" in name for name in together.fixed)
     tolerance = NORMALISED_TOLERANCE if normalised and size > FEW else GRADIENT_TOLERANCE
-    for row, (loss, wanted) in expected.items():
+    for row, (loss, gradients) in zip(rows, plain, strict=True):
         if not loss.isfinite() and not losses[row].isfinite():
             continue  # a run that diverges
-        norm = torch.cat([gradient.flatten() for gradient in wanted]).norm()
+        # a gradient that is nearly 0 is compared with a hundredth, or a tenth of all
+        least = max(0.01, 0.1 * torch.cat([gradient.flatten() for gradient in gradients]).norm())
         parts = [("the loss", losses[row], loss, LOSS_TOLERANCE, 1.0)]
-        for (name, rows), gradient in zip(gradients.items(), wanted, strict=True):
-            # a gradient that is nearly 0 is compared with a hundredth, or a tenth of all
-            least = max(0.01, 0.1 * norm.item())
-            parts.append((f"the gradient of {name}", rows[row], gradient, tolerance, least))
+        for (name, found), gradient in zip(stacked.items(), gradients, strict=True):
+            parts.append((f"the gradient of {name}", found[row], gradient, tolerance, least))
         for what, found, right, allowed, least in parts:
             error = ((found - right).norm() / right.norm().clamp(min=least)).item()
             if not error <= allowed:
                 return f"in {what} by {error:.0e}"
     return None
-
-
-def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.detach().clone() for tensor in tensors]
 
 
 def seconds_a_step(together: Together, step: Callable[[], Any]) -> float:
@@ -319,22 +313,21 @@ class Checkpoints:
         started = time.monotonic()
         interval = max(records.CHECKPOINT_SECONDS, self.cost / CHECKPOINT_SHARE)
         due = started - self.kept_at >= interval
-        recorders = self.together.recorders
-        trainings = {row: recorders[row].training for row in rows}
-        sound = [row for row, training in trainings.items() if training.diverged_at is None]
+        trainings = self.together.trainings
+        sound = [row for row in rows if trainings[row].diverged_at is None]
         chosen = [row for row in sound if due or trainings[row].is_over]
         if not chosen:
             return
         self.wait()
-        states = self.together.state_dicts(chosen)
-        complete = {recorders[row]: recorders[row].snapshot(states[row]) for row in chosen}
+        states, recorders = self.together.state_dicts(), self.together.recorders
+        complete = [(recorders[row], recorders[row].snapshot(states[row])) for row in chosen]
         self.writing = self.threads.submit(self._write, complete)
         if due:
             self.kept_at = time.monotonic()
             self.cost = self.kept_at - started
 
-    def _write(self, states: dict[Recorder, dict[str, Any]]) -> None:
-        for recorder, state in states.items():
+    def _write(self, states: list[tuple[Recorder, dict[str, Any]]]) -> None:
+        for recorder, state in states:
             recorder.store.save_checkpoint(recorder.run, state, recorder.engine)
 
     def wait(self) -> None:

@@ -17,7 +17,6 @@ runs there are. So the last bit of a run can depend on the number of its compani
 else of them. On a CPU everything here runs too, uncaptured; only the tests use that.
 """
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -27,7 +26,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.modules.utils import _pair as pair
 from torch.overrides import TorchFunctionMode
 
@@ -58,57 +57,54 @@ class Together:
         self, recorders: Sequence[Recorder], dataset: Dataset, threads: Executor, captured: bool
     ) -> None:
         self.recorders, self.dataset, self.threads = recorders, dataset, threads
-        self.captured = captured
+        self.captured, self.device = captured, dataset.images.device
         self.trainings = [recorder.training for recorder in recorders]
         self.runs = [training.run for training in self.trainings]
-        self.device = dataset.images.device
-        self.network = self.trainings[0].network  # only its structure counts
-        parameters = dict(self.network.named_parameters())
-        self.shapes = {name: p.shape for name, p in parameters.items() if p.requires_grad}
-        self.sizes = [shape.numel() for shape in self.shapes.values()]
-        self.sizes.append(-sum(self.sizes) % 4)  # so that every run's row begins at 16 bytes
-        self.flat = self.dataset.images.new_zeros(
-            len(self.runs), sum(self.sizes), dtype=next(iter(parameters.values())).dtype
-        )
-        self.buffers = torch.zeros_like(self.flat)
-        self.fixed: dict[str, Tensor] = {}  # frozen parameters, and what is no parameter
-        for name, _ in tensors_of(self.network):
-            own = [dict(tensors_of(t.network))[name] for t in self.trainings]
-            stacked = torch.stack([tensor.detach() for tensor in own])
-            if name in self.shapes:
-                stacked = self.named(self.flat)[name].copy_(stacked)
-            else:
-                self.fixed[name] = stacked
-            for tensor, row in zip(own, stacked, strict=True):
-                tensor.data = row
-        for name, rows in self.named(self.buffers).items():
-            for training, row in zip(self.trainings, rows, strict=True):
-                if name in training.momentum:
-                    training.momentum[name] = row.copy_(training.momentum[name])
-        self.flat.requires_grad_()
+        self._stack()
         self.momentum = self._row_each([run.momentum for run in self.runs])
         self.weight_decay = self._row_each([run.weight_decay for run in self.runs])
         self.learning_rate = self._row_each([0.0] * len(self.runs))
 
-        self.train_indices = self.trainings[0].train_indices
-        self.val_images, self.val_labels = (
-            of[self.trainings[0].val_indices] for of in (dataset.images, dataset.labels)
-        )
-        size, images = self.runs[0].batch_size, self.trainings[0].images_per_epoch
-        self.batches = [min(size, images - first) for first in range(0, images, size)]
+        first = self.trainings[0]
+        size, images = first.run.batch_size, first.images_per_epoch
+        self.batches = [min(size, images - start) for start in range(0, images, size)]
+        self.train_indices = first.train_indices
+        self.val_images = dataset.images[first.val_indices]
+        self.val_labels = dataset.labels[first.val_indices]
         # what an epoch is made of, (runs, images, ...), and how far into it the next step begins
         self.augmented = any(run.augmentation for run in self.runs)
         self.drawing = threads.submit(self._draw, [t.epoch for t in self.trainings])
-        drawn = self.drawing.result()
-        self.draws = [torch.empty_like(rows, device=self.device) for rows in drawn]
+        self.draws = [torch.empty_like(d, device=self.device) for d in self.drawing.result()]
         self.position = torch.zeros((), dtype=torch.int64, device=self.device)
         # what its steps add up
-        self.loss_sums = torch.zeros(len(self.runs), dtype=torch.float64, device=self.device)
         self.correct = torch.zeros(len(self.runs), dtype=torch.int64, device=self.device)
-        self.moments = torch.zeros(
-            2, len(self.runs), len(self.shapes), dtype=torch.float64, device=self.device
-        )
+        self.loss_sums = torch.zeros_like(self.correct, dtype=torch.float64)
+        self.moments = self.loss_sums.new_zeros(2, len(self.runs), len(self.shapes))
         self.steps: dict[int, Callable[[], Tensor]] = {}  # by batch size: the last is short
+
+    def _stack(self) -> None:
+        """Stack the networks and momentum buffers, and make those of the trainings views."""
+        networks = [training.network for training in self.trainings]
+        self.network = networks[0]  # only its structure counts
+        parameters, self.fixed = stack_module_state(networks)
+        trainable = {name: p.detach() for name, p in parameters.items() if p.requires_grad}
+        # frozen parameters, and what is no parameter
+        self.fixed |= {name: parameters[name] for name in parameters.keys() - trainable.keys()}
+        self.shapes = {name: rows.shape[1:] for name, rows in trainable.items()}
+        pieces = [rows.flatten(1) for rows in trainable.values()]
+        numbers = sum(piece.shape[1] for piece in pieces)
+        pieces.append(pieces[0].new_zeros(len(networks), -numbers % 4))  # rows begin at 16 bytes
+        self.sizes = [piece.shape[1] for piece in pieces]
+        self.flat = torch.cat(pieces, 1)
+        self.buffers = torch.zeros_like(self.flat)
+        stacks = self.named(self.flat) | self.fixed
+        momentum = self.named(self.buffers)
+        for row, training in enumerate(self.trainings):
+            for name, tensor in tensors_of(training.network):
+                tensor.data = stacks[name][row]
+            for name, buffer in training.momentum.items():
+                training.momentum[name] = momentum[name][row].copy_(buffer)
+        self.flat.requires_grad_()
 
     def _row_each(self, values: list[float]) -> Tensor:
         return torch.tensor(values, device=self.device)[:, None]
@@ -148,19 +144,22 @@ class Together:
         if any(t.epoch + 1 < t.run.epochs for t in self.trainings):
             next_epochs = [t.epoch + 1 for t in self.trainings]
             self.drawing = self.threads.submit(self._draw, next_epochs)  # while the GPU is busy
+        watched = [
+            (row, recorder.training, recorder.gradients)
+            for row, recorder in enumerate(self.recorders)
+            if recorder.gradients and not recorder.training.is_over
+        ]
         for step, size in enumerate(self.batches):
             gradient = self.step(size)
-            for row, recorder in enumerate(self.recorders):
-                t, statistics = recorder.training, recorder.gradients
-                number = t.epoch * t.steps_per_epoch + step
-                if statistics and not t.is_over and statistics.windows_at(number):
-                    rows = self.named(gradient).values()
-                    statistics.observe(number, [of_all[row] for of_all in rows])
+            for row, training, statistics in watched:
+                number = training.epoch * training.steps_per_epoch + step
+                if statistics.windows_at(number):
+                    of_run = [rows[row] for rows in self.named(gradient).values()]
+                    statistics.observe(number, of_run)
+        for row, _, statistics in watched:
+            statistics.epoch_sums.copy_(self.moments[:, row])
         trained = torch.stack([self.loss_sums, self.correct.double()], 1) / sum(self.batches)
         validated = measure(self.evaluate(self.val_images), self.val_labels)
-        for row, recorder in enumerate(self.recorders):
-            if recorder.gradients and not recorder.training.is_over:
-                recorder.gradients.epoch_sums.copy_(self.moments[:, row])
         return torch.cat([trained, validated], 1).tolist()
 
     @torch.no_grad()
@@ -168,15 +167,14 @@ class Together:
         """The logits (runs, n, classes) of all networks for the images (n, 32, 32, 3), float64."""
         self.network.eval()
         weights = self.named(self.flat) | self.fixed
-        forward = vmap(self._forward, in_dims=(0, None, None))
+        forward = vmap(self._forward, in_dims=(0, None))
         batches = images.split(EVALUATION_BATCH)
         with WithoutCuDNN():
-            logits = [forward(weights, data.normalise(batch), None) for batch in batches]
+            logits = [forward(weights, data.normalise(batch)) for batch in batches]
         return torch.cat(logits, 1).double()
 
-    def _forward(self, weights: dict[str, Tensor], images: Tensor, noise: Tensor | None) -> Tensor:
-        noise = (noise,) if self.trainings[0].takes_noise else ()
-        return functional_call(self.network, weights, (images, *noise))
+    def _forward(self, weights: dict[str, Tensor], *inputs: Tensor) -> Tensor:
+        return functional_call(self.network, weights, inputs)
 
     def step(self, size: int) -> Tensor:
         """A step of every run on its next images; the gradients, like flat."""
@@ -192,10 +190,10 @@ class Together:
 
     def step_once(self, size: int) -> Tensor:
         """step(), uncaptured."""
-        images, labels, noise = self._batch(size, slice(None))
+        labels, *inputs = self._batch(size, slice(None))
         weights = self.named(self.flat) | self.fixed
         with WithoutCuDNN():
-            logits = vmap(self._forward)(weights, images, noise)
+            logits = vmap(self._forward)(weights, *inputs)
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
         losses = losses.view(labels.shape).mean(1)
         # a run's loss depends on its own weights alone, so the sum has every run's own gradients
@@ -209,14 +207,19 @@ class Together:
             self.position += size
         return gradient
 
-    def _batch(self, size: int, runs: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """The next images (runs, size, 3, 32, 32), labels (runs, size) and noise of some runs."""
+    def _batch(self, size: int, runs: slice) -> list[Tensor]:
+        """The next labels (runs, size) of some runs, and what their networks take.
+
+        That is images (runs, size, 3, 32, 32), and noise where the networks take it.
+        """
         columns = self.position + torch.arange(size, device=self.device)
         order, noise, *augmentation = (rows[runs, columns] for rows in self.draws)
-        images, labels = self.dataset.images[order.flatten()], self.dataset.labels[order]
+        images = self.dataset.images[order.flatten()]
         if self.augmented:
             images = data.augment(images, *(part.flatten(0, 1) for part in augmentation))
-        return data.normalise(images).unflatten(0, order.shape), labels, noise
+        images = data.normalise(images).unflatten(0, order.shape)
+        labels = self.dataset.labels[order]
+        return [labels, images, noise] if self.trainings[0].takes_noise else [labels, images]
 
     def _update(self, gradient: Tensor) -> None:
         """Stochastic gradient descent as torch.optim.SGD does it, each run with its own settings.
@@ -227,38 +230,44 @@ class Together:
         self.buffers.mul_(self.momentum).add_(decayed)
         self.flat.addcmul_(self.learning_rate, self.buffers, value=-1)
 
-    def plain_step(self, network: nn.Module, row: int, size: int) -> tuple[Tensor, list[Tensor]]:
-        """One run's loss and gradients on its next images, by the ordinary network and autograd."""
-        images, labels, noise = self._batch(size, slice(row, row + 1))
-        inputs = (images[0], noise[0]) if self.trainings[0].takes_noise else (images[0],)
-        loss = F.cross_entropy(network(*inputs), labels[0])
+    def plain_step(self, row: int, size: int) -> tuple[Tensor, list[Tensor]]:
+        """One run's loss and gradients on its next images, by its own network and autograd.
+
+        Nothing is updated but the running statistics of batch normalisation.
+        """
+        network = self.trainings[row].network
+        set_training(network, self.runs[row].frozen)
+        labels, *inputs = (rows[0] for rows in self._batch(size, slice(row, row + 1)))
+        loss = F.cross_entropy(network(*inputs), labels)
         weights = [p for p in network.parameters() if p.requires_grad]
         return loss, list(torch.autograd.grad(loss, weights, materialize_grads=True))
 
-    def plain_network(self, row: int) -> nn.Module:
-        """A copy of one run's network, ready to train as the plain loop trains it."""
-        network = copy.deepcopy(self.trainings[row].network).to(memory_format=torch.channels_last)
-        set_training(network, self.runs[row].frozen)
-        return network
-
-    def state_dicts(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """What Training.state_dict() gives for these runs, by one copy of each stacked tensor."""
+    def state_dicts(self) -> list[dict[str, Any]]:
+        """What Training.state_dict() gives, for every run, by one copy of each stacked tensor."""
         fixed = {name: tensor.cpu() for name, tensor in self.fixed.items()}
         network = self.named(self.flat.detach().cpu()) | fixed
         momentum = self.named(self.buffers.cpu())
         # by its own name in the stack; two layers may share a tensor
         own = {id(tensor): name for name, tensor in tensors_of(self.network)}
         kept = {name: own[id(t)] for name, t in self.network.state_dict(keep_vars=True).items()}
-        return {
-            row: {
+        return [
+            {
                 # .clone(), as saving a part of a larger tensor saves all of it
                 "network": {name: network[kept[name]][row].clone() for name in kept},
-                "momentum": {name: momentum[name][row].clone() for name in t.momentum},
-                "curves": t.curves,
+                "momentum": {name: momentum[name][row].clone() for name in training.momentum},
+                "curves": training.curves,
             }
-            for row, t in enumerate(self.trainings)
-            if row in rows
-        }
+            for row, training in enumerate(self.trainings)
+        ]
+
+
+def tensors_of(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """The parameters and buffers of a network by name."""
+    return [*network.named_parameters(), *network.named_buffers()]
+
+
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
 
 
 @torch.no_grad()
@@ -385,11 +394,6 @@ def convolution(
     return (outputs if bias is None else outputs + bias).permute(0, 3, 1, 2)
 
 
-def tensors_of(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """The parameters and buffers of a network by name."""
-    return [*network.named_parameters(), *network.named_buffers()]
-
-
 def capture(step: Callable[[], Tensor], state: Sequence[Tensor]) -> Callable[[], Tensor]:
     """The step as a CUDA graph: a function that launches it whole and returns the same tensor.
 
@@ -399,7 +403,7 @@ def capture(step: Callable[[], Tensor], state: Sequence[Tensor]) -> Callable[[],
     """
     if state[0].device.type != "cuda":
         return step
-    before = [tensor.detach().clone() for tensor in state]
+    before = copies(state)
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
