@@ -444,11 +444,11 @@ def figure(result: Result) -> Figure:
         f"Training steps on {result['device']}, {result['cores']} cores, torch {result['torch']}"
     )
     axes = drawing.subplots()
-    colours = {"plain": canvas.TRAINING_COLOUR, "engine": canvas.PALETTE[1][0]}
+    colours = {"plain": canvas.TRAINING_COLOUR, "engine": canvas.COLOURS[1]}
     for place, row in enumerate(rows):
         images, label = row["images_a_second"], row["label"]
         kind = "plain" if FIRST_PLAIN in label else label.split(",")[0]
-        colour = colours.get(kind, canvas.PALETTE[0][0])
+        colour = colours.get(kind, canvas.COLOURS[0])
         axes.barh(place, images["median"], color=colour, alpha=0.8)
         axes.plot(images["turns"], [place] * len(images["turns"]), "k.", markersize=4)
         words = f"{images['median']:,.0f}  ({row['times_the_plain_loop']:.1f}×)"

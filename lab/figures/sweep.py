@@ -1,22 +1,21 @@
 """The figures that every sweep has: curves, their comparison, results, and the best model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import chain, product
-from typing import Any
+from itertools import product
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.figures import canvas, mistakes, results
-from lab.figures.canvas import AXIS_LABELS, Figures, Group, Summary
+from lab.figures.canvas import AXIS_LABELS, PARTS, Figures, Group, Summary
 
 
-def figures(summary: Summary) -> Figures:
-    """What the settings reach, their curves compared, each one's curves, and the best model."""
-    groups = summary["groups"]
+def figures(summary: Summary, groups: Sequence[Group]) -> Figures:
+    """What these settings reach and how they differ, their curves, and the best model."""
     return {
         "test_accuracy": partial(results.results, summary, groups),
+        "differences": partial(results.differences, summary, groups),
         "comparison": partial(comparison, summary, groups),
         **each(summary, groups),
         **mistakes.figures(summary),
@@ -34,38 +33,42 @@ def curves(summary: Summary, group: Group, others: Sequence[Group]) -> Figure:
     others are the settings whose scales it shares.
     """
     words = f"{group['label']}, {canvas.counted(group)}"
-    figure, panels = canvas.blank(summary, words, [group], 2, 2, curves=True)
+    figure, panels = canvas.blank(summary, words, [group], 2, 2, note=canvas.TRAINING)
+    colour = canvas.styles(summary)[group["label"]]["color"]
     for axes, quantity in zip(panels, AXIS_LABELS, strict=True):
-        canvas.train_and_val(axes, group, quantity, canvas.styles(summary)[group["label"]][0])
-        canvas.share_scale([axes], quantity, canvas.values_of(others, quantity))
-    canvas.legend(figure, panels[0], canvas.entry("one seed"))
+        canvas.train_and_val(axes, group, quantity, colour)
+        canvas.share_scale([axes], quantity, canvas.curves_of(others, quantity))
+    canvas.legend(figure)
     return figure
 
 
-def comparison(summary: Summary, groups: Sequence[Group]) -> Figure:
-    """The mean curves of several settings: training as it is, validation smoothed."""
+def comparison(summary: Summary, groups: Sequence[Group], last: int = 0) -> Figure:
+    """The mean curves of settings, until an epoch: training as it is, validation smoothed."""
     window = summary["settings"].get("SMOOTHING_WINDOW", 1)
-    figure, panels = canvas.blank(summary, "mean curves", groups, 4, 2, row=3.2, curves=True)
+    note, titles = "Means over the seeds", {"train": "training", "val": "validation"}
+    if window > 1:
+        titles["val"] = f"validation, moving mean of {window} epochs"
+        note += "; the moving mean is centred: it reaches as far back as ahead"
+    note = f"{note}. {canvas.TRAINING}"
+    words = f"mean curves, epochs 1 to {last}" if last else "mean curves"
+    figure, panels = canvas.blank(summary, words, groups, 4, 2, row=3.2, note=note)
     look = canvas.styles(summary)
-    for axes, (quantity, part) in zip(panels, product(AXIS_LABELS, canvas.PARTS), strict=True):
+    for axes, (quantity, part) in zip(panels, product(AXIS_LABELS, PARTS), strict=True):
         for group in groups:
             name, label = f"{part}_{quantity}", f"{group['label']}, {canvas.counted(group)}"
             curve = smooth(group["mean"][name], window if part == "val" else 1)
-            canvas.plot(axes, curve, name, label=label, **mean_style(look[group["label"]], curve))
-        canvas.label_epochs(axes, quantity, groups)
-        smoothed = f", moving mean of {window} epochs" if window > 1 else ""
-        axes.set_title(f"validation{smoothed}" if part == "val" else "training")
+            style = look[group["label"]] | {
+                "markersize": 5,
+                "markevery": max(1, (last or len(curve)) // 6),
+            }
+            canvas.plot(axes, curve, name, label=label, **style)
+        canvas.label_epochs(axes, quantity, groups, last)
+        axes.set_title(titles[part])
     for row, quantity in ((panels[:2], "loss"), (panels[2:], "accuracy")):  # beside each other
-        means = [g["mean"][f"{part}_{quantity}"] for g in groups for part in canvas.PARTS]
-        canvas.share_scale(row, quantity, chain(*means))
-    canvas.legend(figure, panels[0])
+        means = [group["mean"][f"{part}_{quantity}"] for group in groups for part in PARTS]
+        canvas.share_scale(row, quantity, means)
+    canvas.legend(figure)
     return figure
-
-
-def mean_style(style: canvas.Style, curve: Sequence[float | None]) -> dict[str, Any]:
-    """How the mean curve of a setting is drawn beside others, with about six markers."""
-    found = dict(zip(("color", "marker", "linestyle"), style, strict=True))
-    return found | {"markersize": 5, "markevery": max(1, len(curve) // 6)}
 
 
 def side_by_side(
@@ -73,23 +76,22 @@ def side_by_side(
     words: str,
     titles: Mapping[str, Group],
     quantities: Sequence[str],
-    row: float,
-    draw: Callable[[Axes, Group, str, str], None] = canvas.train_and_val,
+    columns: int,
 ) -> tuple[Figure, list[Axes]]:
-    """A panel for each setting, on one scale: every seed and the mean; the panels, row by row.
+    """Training and validation of every setting, on one scale, in panels that titles name.
 
-    titles name the panels. With several quantities, each has a row of its own.
+    With several quantities, each begins a row of its own. The panels come row by row.
     """
-    groups, look = list(titles.values()), canvas.styles(summary)
-    columns = len(groups) if len(quantities) > 1 else min(-(-len(groups) // 2), 4)
-    shown = list(product(quantities, groups))
-    figure, panels = canvas.blank(summary, words, groups, len(shown), columns, row=row, curves=True)
-    for at, (axes, (quantity, group)) in enumerate(zip(panels, shown, strict=True)):
-        draw(axes, group, quantity, look[group["label"]][0])
-        canvas.share_scale([axes], quantity, canvas.values_of(groups, quantity))
-        axes.set_ylabel("" if at % columns else axes.get_ylabel())
-    for axes, title in zip(panels, titles, strict=False):
-        axes.set_title(title, fontsize=11)
+    shown, look = list(product(quantities, titles.items())), canvas.styles(summary)
+    groups = list(titles.values())
+    figure, panels = canvas.blank(
+        summary, words, groups, len(shown), columns, row=3.0, note=canvas.TRAINING
+    )
+    for at, (axes, (quantity, (title, group))) in enumerate(zip(panels, shown, strict=True)):
+        canvas.train_and_val(axes, group, quantity, look[group["label"]]["color"])
+        canvas.share_scale([axes], quantity, canvas.curves_of(groups, quantity))
+        axes.set_ylabel("" if at % columns else AXIS_LABELS[quantity])
+        axes.set_title(title if quantity == quantities[0] else "", fontsize=11)
     return figure, panels
 
 
