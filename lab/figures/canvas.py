@@ -22,6 +22,7 @@ from lab.summary import common, in_words, spread
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^DvPX"
 LINES = ("-", "--", ":", "-.")  # of the first round of colours, the second, and so on
+OPEN = {"linestyle": "--", "markerfacecolor": "white"}  # of what has another's colour
 TRAINING_COLOUR = "#7F7F7F"
 WARNING_COLOUR = "#B22222"  # of a rehearsal and of a failure
 FAINT = {"linewidth": 0.8, "alpha": 0.35, "label": "one seed"}  # its curve
@@ -116,18 +117,17 @@ def styles(summary: Summary) -> dict[str, Style]:
     that one's colour and a dashed line. Markers on other lines than solid ones are open.
     """
     looks = [
-        {"color": colour, "marker": marker, "linestyle": line, "markerfacecolor": face}
-        for line in LINES
+        {"color": colour, "marker": marker, "markerfacecolor": colour, "linestyle": "-"}
         for colour, marker in zip(COLOURS, MARKERS, strict=True)
-        for face in [colour if line == "-" else "white"]
     ]
+    looks += [{**look, **OPEN, "linestyle": line} for line in LINES[1:] for look in looks]
     found: dict[str, Style] = {}
     for group in summary["groups"]:
         settings = group["settings"]
         source = settings["start"] or (settings["drop_last"] and {**settings, "drop_last": False})
         earlier = summary["groups"][: len(found)]
         twins = [found[other["label"]] for other in earlier if other["settings"] == source]
-        wanted = [{**twin, "linestyle": "--", "markerfacecolor": "white"} for twin in twins] + looks
+        wanted = [{**twin, **OPEN} for twin in twins] + looks
         unused = (look for look in wanted if look not in found.values())
         found[group["label"]] = next(unused, looks[0])
     return found
@@ -164,15 +164,6 @@ def seeds_and_mean(axes: Axes, group: Group, name: str, **style: Any) -> None:
     for run in group["runs"]:
         plot(axes, run[name], name, color=style["color"], **FAINT)
     plot(axes, group["mean"][name], name, **{"linewidth": 2, **style})
-
-
-def train_and_val(axes: Axes, group: Group, quantity: str, colour: str) -> None:
-    """Training and validation of one setting, and a × where a seed diverged."""
-    grey = {"color": TRAINING_COLOUR, "linestyle": "--", "label": "training, mean"}
-    seeds_and_mean(axes, group, f"train_{quantity}", **grey)
-    seeds_and_mean(axes, group, f"val_{quantity}", color=colour, label="validation, mean")
-    label_epochs(axes, quantity, [group])
-    mark_divergence(axes, [group])
 
 
 def mark_divergence(axes: Axes, groups: Sequence[Group]) -> None:
@@ -246,7 +237,7 @@ def dots(axes: Axes, rows: Sequence[Row], label: str) -> None:
             found = spread(known)
             interval = found["ci95"] if len(known) > 2 else None
             axes.errorbar(found["mean"], at + 0.25, xerr=interval, markersize=7, capsize=4, **style)
-    mean = {"color": "black", "fmt": "o", "markersize": 7, "capsize": 4}  # for the legend
+    mean = {"color": "black", "fmt": "o", "markersize": 4, "capsize": 4}  # for the legend
     axes.plot([], [], color="black", label="one seed", **DOT)
     axes.errorbar([], [], xerr=[], label="mean and 95% interval", **mean)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])

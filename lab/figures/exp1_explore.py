@@ -24,14 +24,11 @@ def by_rate(summary: Summary) -> list[Group]:
 
 def extremes(summary: Summary) -> Figure:
     """Every seed and the mean at the highest, the best and the lowest rate, beside guessing."""
-    lowest, *_, highest = [*by_rate(summary)[:1], *by_rate(summary)]
-    chosen = {"highest": highest, "lowest": lowest}
-    for group in summary["groups"]:
-        if group["label"] == summary["best"]:
-            chosen = {"highest": highest, "best": group, "lowest": lowest}
+    groups = by_rate(summary)
+    best = [("best", group) for group in groups if group["label"] == summary["best"]]
     titles = {
         f"{word}: {group['label']}\n{canvas.counted(group)}": group
-        for word, group in chosen.items()
+        for word, group in [("highest", groups[-1]), *best, ("lowest", groups[0])]
     }
     words, quantities = "extremes of the learning rate", list(AXIS_LABELS)
     figure, panels = sweep.side_by_side(summary, words, titles, quantities, len(titles))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import product
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from lab.figures import canvas, sweep
@@ -37,24 +38,21 @@ def first_gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
     smallest = 10.0 ** math.floor(math.log10(min(sizes, default=1)))
     for axes, (kind, at) in zip(panels, product(("weight", "bias"), range(steps)), strict=True):
         for place, group in enumerate(groups):
-            names, size = (
-                group["gradients"]["parameters"],
-                group["gradients"]["by_step"][at]["mean"],
-            )
-            shown = [i for i, name in enumerate(names) if name.endswith(kind)]
+            parameters = group["gradients"]["parameters"]
+            size = group["gradients"]["by_step"][at]["mean"]
+            shown = [i for i, name in enumerate(parameters) if name.endswith(kind)]
+            means = np.array(size["mean"], dtype=float)[shown]
+            deviations = np.array(size["std"], dtype=float)[shown]  # of one seed NaN: no bar
             places = [x + 0.08 * (place - (len(groups) - 1) / 2) for x in range(len(shown))]
-            means, deviations = (
-                [size["mean"][i] for i in shown],
-                [size["std"][i] or 0 for i in shown],
-            )
             style = look[group["label"]] | {"linewidth": 1, "markersize": 5}
             label = f"{group['label']}, {canvas.counted(group)}"
             axes.errorbar(places, means, yerr=deviations, label=label, **style)
         axes.set_yscale("symlog", linthresh=smallest, linscale=0.5)
         axes.yaxis.get_major_locator().set_params(numticks=7)
-        layers = [names[i].split(".")[0] for i in shown]
+        layers = [parameters[i].split(".")[0] for i in shown]
         axes.set_xticks(range(len(shown)), layers, rotation=60, fontsize=canvas.SMALL)
-        axes.set(ylim=(-0.3 * smallest, 3 * max(sizes, default=1)), ylabel=f"{kind}: |∂L/∂w|, mean")
+        axes.set_ylim(-0.3 * smallest, 3 * max(sizes, default=1))
+        axes.set_ylabel(f"{kind}: mean of |∂L/∂w|")
         axes.set_title(f"step {at + 1}" if kind == "weight" else "")
         axes.label_outer()
     canvas.legend(figure)

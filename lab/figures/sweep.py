@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.figures import canvas, mistakes, results
-from lab.figures.canvas import AXIS_LABELS, PARTS, Figures, Group, Summary
+from lab.figures.canvas import AXIS_LABELS, PARTS, TRAINING_COLOUR, Figures, Group, Summary
 
 
 def figures(summary: Summary, groups: Sequence[Group]) -> Figures:
@@ -33,11 +33,7 @@ def curves(summary: Summary, group: Group, others: Sequence[Group]) -> Figure:
     others are the settings whose scales it shares.
     """
     words = f"{group['label']}, {canvas.counted(group)}"
-    figure, panels = canvas.blank(summary, words, [group], 2, 2, note=canvas.TRAINING)
-    colour = canvas.styles(summary)[group["label"]]["color"]
-    for axes, quantity in zip(panels, AXIS_LABELS, strict=True):
-        canvas.train_and_val(axes, group, quantity, colour)
-        canvas.share_scale([axes], quantity, canvas.curves_of(others, quantity))
+    figure, _ = side_by_side(summary, words, {"": group}, list(AXIS_LABELS), 2, others)
     canvas.legend(figure)
     return figure
 
@@ -77,20 +73,25 @@ def side_by_side(
     titles: Mapping[str, Group],
     quantities: Sequence[str],
     columns: int,
+    others: Sequence[Group] = (),
 ) -> tuple[Figure, list[Axes]]:
     """Training and validation of every setting, on one scale, in panels that titles name.
 
-    With several quantities, each begins a row of its own. The panels come row by row.
+    others are more settings that have the same scale. The panels come quantity by quantity.
     """
     shown, look = list(product(quantities, titles.items())), canvas.styles(summary)
-    groups = list(titles.values())
-    figure, panels = canvas.blank(
-        summary, words, groups, len(shown), columns, row=3.0, note=canvas.TRAINING
-    )
+    groups, note = list(titles.values()), canvas.TRAINING
+    figure, panels = canvas.blank(summary, words, groups, len(shown), columns, note=note)
     for at, (axes, (quantity, (title, group))) in enumerate(zip(panels, shown, strict=True)):
-        canvas.train_and_val(axes, group, quantity, look[group["label"]]["color"])
-        canvas.share_scale([axes], quantity, canvas.curves_of(groups, quantity))
-        axes.set_ylabel("" if at % columns else AXIS_LABELS[quantity])
+        grey = {"color": TRAINING_COLOUR, "linestyle": "--", "label": "training, mean"}
+        canvas.seeds_and_mean(axes, group, f"train_{quantity}", **grey)
+        colour = {"color": look[group["label"]]["color"], "label": "validation, mean"}
+        canvas.seeds_and_mean(axes, group, f"val_{quantity}", **colour)
+        canvas.label_epochs(axes, quantity, [group])
+        canvas.mark_divergence(axes, [group])
+        canvas.share_scale([axes], quantity, canvas.curves_of([*groups, *others], quantity))
+        if at % len(titles) % columns:  # its neighbour to the left has the same axis
+            axes.set_ylabel("")
         axes.set_title(title if quantity == quantities[0] else "", fontsize=11)
     return figure, panels
 
