@@ -293,7 +293,7 @@ def test_a_loss_that_went_astray_is_cut_and_told(loss, summary):
     summary["groups"][0]["mean"]["train_loss"][0] = loss / 2
     panel = draw(summary, "lr=0.1").axes[0]
     assert panel.get_ylim() == (0, pytest.approx(1.05 * canvas.HIGHEST_LOSS))
-    told = {1e3: "cut: up to 1,000.0 nats", 1e30: "cut: up to 1e+30 nats"}[loss]
+    told = {1e3: "cut off; the highest is 1,000.0", 1e30: "cut off; the highest is 1e+30"}[loss]
     assert [text.get_text() for text in panel.texts] == [told]
     other = draw(summary, "lr=0.05").axes[0]
     assert other.get_ylim() == panel.get_ylim()
@@ -317,8 +317,8 @@ def test_the_comparison_smooths_validation_alone(summary):
     assert list(lines(train_accuracy)[label].get_ydata()) == pytest.approx([50, 90])
     assert list(lines(val_accuracy)[label].get_ydata()) == pytest.approx([51, 51])
     assert legend(figure)[0] == "lr=0.1, 2 seeds (1 diverged)"
-    assert "the moving mean is centred" in caption(figure)
-    assert "Means over the seeds" in caption(figure)
+    assert "The moving mean is centred" in caption(figure)
+    assert "Lines: means over the seeds" in caption(figure)
     assert train_loss.get_ylim() == val_loss.get_ylim()
     assert train_accuracy.get_ylim() == val_accuracy.get_ylim()
 
@@ -491,12 +491,11 @@ def test_the_study_at_a_glance_shows_every_setting_by_experiment(summary, transf
     assert [mean.get_xdata()[0] for mean in means] == pytest.approx([50] * 5)
     best = [mean.get_color() for mean in means if mean.get_color() != canvas.COLOURS[0]]
     assert best == [canvas.COLOURS[1]]
-    assert "Orange squares: the best" in caption(figure)
-    assert "same runs" not in caption(figure)
+    assert "Orange square: the best setting" in caption(figure)
+    assert "share the runs" not in caption(figure)
     again = summary | {"title": "1.2 schedules", "groups": summary["groups"][3:]}
-    assert "The same runs in every experiment that shows them: lr=0.025 and lr=0.01" in caption(
-        at_a_glance([summary, again])
-    )
+    expected = "Experiments share the runs of lr=0.025 and lr=0.01"
+    assert expected in caption(at_a_glance([summary, again]))
     assert means[4].get_color() == best[0]  # the best of the experiment, by validation
 
 
@@ -632,7 +631,7 @@ def test_losses_however_large_leave_the_others_to_be_seen(explored):
     limits = (0, pytest.approx(1.05 * canvas.HIGHEST_LOSS))
     assert all(axes.get_ylim() == limits for axes in figure.axes[:3])
     assert [[text.get_text() for text in axes.texts] for axes in figure.axes[:3]] == [
-        ["cut: up to 1e+30 nats"],
+        ["cut off; the highest is 1e+30"],
         [],
         [],
     ]
@@ -1040,17 +1039,18 @@ def test_a_search_is_shown_where_it_looked(searched):
     assert random.get_xscale() == grid.get_xscale() == "log"
     assert (random.get_xlabel(), random.get_ylabel()) == ("learning rate", "momentum")
     assert "validation accuracy" in bar.get_ylabel()
-    (points,) = random.collections
+    points, ring = random.collections
     assert points.get_offsets()[:, 0].compressed().tolist() == [0.001, 0.003, 0.002]
     assert points.get_array().compressed() == pytest.approx([0, 60, 70])
-    lost, won = random.get_lines()
+    (lost,) = random.get_lines()
     assert (lost.get_marker(), list(lost.get_xdata())) == ("x", [0.004])
-    assert (won.get_markerfacecolor(), list(won.get_xdata())) == ("none", [0.002])
-    assert won.get_color() == lost.get_color() == "black"  # not the colour of a setting
+    assert ring.get_offsets()[:, 0].tolist() == [0.002]
+    assert not len(ring.get_facecolor())
+    assert ring.get_edgecolor().tolist() == [[0, 0, 0, 1]]  # not the colour of a setting
     assert random.get_title() == (
         "random search: 2 repeats of 2 runs\n× diverged: 1, ○ highest: 70.0%"
     )
-    (by_grid,) = grid.collections  # one scale of colours for both
+    by_grid, _ = grid.collections  # one scale of colours for both
     assert by_grid.norm is points.norm
     assert (points.norm.vmin, points.norm.vmax) == (0, 70)
     # the repeats of one point side by side, about where it is

@@ -28,7 +28,13 @@ WARNING_COLOUR = "#B22222"  # of a rehearsal and of a failure
 FAINT = {"linewidth": 0.8, "alpha": 0.35, "label": "one seed"}  # its curve
 DOT = {"marker": "o", "linestyle": "none", "alpha": 0.4, "markersize": 5}  # one seed's number
 ACROSS = {"color": "black", "linewidth": 1, "zorder": 0}  # a line across a panel
-DIVERGED = {"marker": "x", "color": "black", "linestyle": "none", "label": "a seed diverged"}
+DIVERGED = {
+    "marker": "x",
+    "color": "black",
+    "linestyle": "none",
+    "markersize": 8,
+    "label": "a seed diverged",
+}
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -160,18 +166,13 @@ def plot(axes: Axes, curve: Sequence[float | None], name: str, **style: Any) -> 
 
 
 def seeds_and_mean(axes: Axes, group: Group, name: str, **style: Any) -> None:
-    """One curve of a setting: every seed faint, the mean strong."""
+    """One curve of a setting: every seed faint, the mean strong, a × where a seed diverged."""
     for run in group["runs"]:
         plot(axes, run[name], name, color=style["color"], **FAINT)
+        if (end := run["diverged_at_epoch"]) is not None:
+            top = axes.get_xaxis_transform()
+            axes.plot(end + 1, 0.97, transform=top, clip_on=False, **DIVERGED)
     plot(axes, group["mean"][name], name, **{"linewidth": 2, **style})
-
-
-def mark_divergence(axes: Axes, groups: Sequence[Group]) -> None:
-    """A × at the top of the panel in each epoch in which a seed diverged."""
-    ends = [run["diverged_at_epoch"] for group in groups for run in group["runs"]]
-    if ends := [end + 1 for end in ends if end is not None]:
-        place = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(ends, [0.97] * len(ends), markersize=8, **DIVERGED, **place)
 
 
 def label_epochs(axes: Axes, quantity: str, groups: Sequence[Group], last: int = 0) -> None:
@@ -195,27 +196,18 @@ def drops(rates: float | Sequence[float]) -> list[int]:
     return found if len(found) <= MOST_DROPS else []
 
 
-def curves_of(groups: Sequence[Group], quantity: str) -> list[Sequence[float | None]]:
-    """A quantity's curves of training and validation, in all runs."""
-    runs = [run for group in groups for run in group["runs"]]
-    return [run[f"{part}_{quantity}"] for run in runs for part in PARTS]
+def set_scale(axes: Axes, quantity: str, curves: Iterable[Sequence[float | None]]) -> None:
+    """Show accuracies from 0 to 100%, losses from 0 to the highest of these curves.
 
-
-def share_scale(
-    panels: Iterable[Axes], quantity: str, curves: Iterable[Sequence[float | None]]
-) -> None:
-    """Give panels one scale: accuracies from 0 to 100%, losses from 0 to the highest of curves.
-
-    Losses above HIGHEST_LOSS would flatten all others: a panel cuts them, and says so.
+    Losses above HIGHEST_LOSS would flatten all others: they are cut, and the panel says so.
     """
     losses = [value for curve in curves for value in curve if value is not None]
     top = 100 if quantity == "accuracy" else 1.05 * min(max(losses, default=1), HIGHEST_LOSS)
-    for axes in panels:
-        axes.set_ylim(0, top)
-        if (highest := axes.dataLim.y1) > top:
-            words = f"{highest:,.1f}" if highest < 1e6 else f"{highest:.0e}"
-            style = {"ha": "right", "va": "top", "fontsize": SMALL, "bbox": BOX}
-            axes.text(0.99, 0.99, f"cut: up to {words} nats", transform=axes.transAxes, **style)
+    axes.set_ylim(0, top)
+    if (highest := axes.dataLim.y1) > top:
+        words = f"{highest:,.1f}" if highest < 1e6 else f"{highest:.0e}"
+        style = {"ha": "right", "va": "top", "fontsize": SMALL, "bbox": BOX}
+        axes.text(0.99, 0.99, f"cut off; the highest is {words}", transform=axes.transAxes, **style)
 
 
 def mark_guessing(line: Callable[..., Line2D], quantity: str) -> None:

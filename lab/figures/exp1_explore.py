@@ -13,7 +13,7 @@ def figures(summary: Summary) -> Figures:
     return {
         "extremes": partial(extremes, summary),
         "accuracy_by_rate": partial(accuracy_by_rate, summary),
-        **sweep.figures(summary, summary["groups"]),
+        **sweep.figures(summary),
     }
 
 
@@ -30,7 +30,7 @@ def extremes(summary: Summary) -> Figure:
         f"{word}: {group['label']}\n{canvas.counted(group)}": group
         for word, group in [("highest", groups[-1]), *best, ("lowest", groups[0])]
     }
-    words, quantities = "extremes of the learning rate", list(AXIS_LABELS)
+    words, quantities = "highest, best and lowest learning rate", list(AXIS_LABELS)
     figure, panels = sweep.side_by_side(summary, words, titles, quantities, len(titles))
     for at, axes in enumerate(panels):
         canvas.mark_guessing(axes.axhline, quantities[at // len(titles)])
@@ -51,7 +51,7 @@ def accuracy_by_rate(summary: Summary) -> Figure:
         axes.plot([rate] * len(val), val, color=look[group["label"]]["color"], **canvas.DOT)
         for n in range(group["diverged"]):
             top = axes.get_xaxis_transform()
-            axes.plot(rate, 0.97 - 0.05 * n, transform=top, markersize=8, **canvas.DIVERGED)
+            axes.plot(rate, 0.97 - 0.05 * n, transform=top, **canvas.DIVERGED)
     train = canvas.percent(group["final_train_accuracy"]["mean"] for group in groups)
     val = canvas.percent(group["mean"]["val_accuracy"][-1] for group in groups)
     axes.plot(rates, train, "--", color=TRAINING_COLOUR, label="training, mean", zorder=1)

@@ -44,7 +44,6 @@ def with_and_without(summary: Summary) -> Figure:
         colour, label = look[other["label"]]["color"], "without the last batch, mean (in colour)"
         canvas.seeds_and_mean(axes, other, "val_accuracy", color=colour, label=label)
         canvas.label_epochs(axes, "accuracy", [one, other])
-        canvas.mark_divergence(axes, [one, other])
         axes.set(title=one["label"], ylim=(0, 100))
     canvas.legend(figure)
     return figure
@@ -53,7 +52,7 @@ def with_and_without(summary: Summary) -> Figure:
 def rankings(summary: Summary) -> Figure:
     """Test accuracy of every setting with the last batch and without it, and roughness."""
     pairs, look = twins(summary), canvas.styles(summary)
-    words, height = "rankings and roughness", 0.8 + 0.6 * len(pairs)
+    words, height = "test accuracy and roughness", 0.8 + 0.6 * len(pairs)
     figure, panels = canvas.blank(summary, words, summary["groups"], 3, 3, row=height, note=NOTE)
     for axes, groups in zip(panels, zip(*pairs, strict=True), strict=False):
         order = sorted(groups, key=lambda group: -(group["test_accuracy"]["mean"] or 0))

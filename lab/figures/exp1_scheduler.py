@@ -12,7 +12,7 @@ def figures(summary: Summary) -> Figures:
     """The schedules, and what a sweep has."""
     return {
         "schedules": partial(schedules, summary),
-        **sweep.figures(summary, summary["groups"]),
+        **sweep.figures(summary),
     }
 
 

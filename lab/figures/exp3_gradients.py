@@ -17,10 +17,10 @@ WINDOWS = {
     "last_epochs": ("last 5 epochs", "#D55E00"),
 }
 ON_BIASES = (
-    "With batch normalisation the biases of conv1 to conv3 and fc1 have gradients of about zero "
-    "(rounding errors, cut): it subtracts the mean, and with it what they add"
+    "Batch normalisation subtracts the mean, so the biases of conv1 to conv3 and fc1 change "
+    "nothing. Their gradients are about zero: rounding errors"
 )
-STATISTICS = {"mean": "mean of |∂L/∂w|", "std": "deviation of |∂L/∂w|"}
+STATISTICS = {"mean": "mean of |∂L/∂w|", "std": "std of |∂L/∂w|"}
 LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc1", "bn4", "fc2")  # forward
 HEAT_MAP_RANGE = 1e3  # from the largest gradient to those in the darkest shade
 BAR_RANGE = 1e4  # from the largest gradient to the foot of the axis
@@ -57,7 +57,7 @@ def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
             style = {"color": colour, "label": words, "error_kw": {"linewidth": 0.6}}
             axes.bar(places, size["mean"], 0.2, yerr=[s or 0 for s in size["std"]], **style)
             if statistic == "std" and (by_element := found[window].get("std_by_element")):
-                style = {"markersize": 4, "label": "over steps, by element"}
+                style = {"markersize": 4, "label": "std over steps, by element"}
                 axes.plot(places, by_element["mean"], "kx", **style)
         axes.set(yscale="log", title=group["settings"]["network"], ylabel=STATISTICS[statistic])
         axes.sharex(panels[0])
@@ -88,7 +88,7 @@ def gradients_by_epoch(summary: Summary, groups: Sequence[Group]) -> Figure:
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [])
         canvas.whole_ticks(axes)
         axes.set(xlabel="epoch", title=group["settings"]["network"])
-    figure.colorbar(image, ax=panels, label="mean of |∂L/∂w| (smaller ones darkest)")
+    figure.colorbar(image, ax=panels, label="mean of |∂L/∂w| (below the scale: darkest)")
     return figure
 
 

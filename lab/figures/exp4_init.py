@@ -19,7 +19,7 @@ def figures(summary: Summary) -> Figures:
     shown: Figures = {"early": partial(sweep.comparison, summary, groups, last)}
     if watched:  # unless all of them diverged
         shown["gradients_first_steps"] = partial(first_gradients, summary, watched)
-    return {**shown, **sweep.figures(summary, groups)}
+    return {**shown, **sweep.figures(summary)}
 
 
 def first_gradients(summary: Summary, groups: Sequence[Group]) -> Figure:

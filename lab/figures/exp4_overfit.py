@@ -29,7 +29,7 @@ def learning(summary: Summary) -> Figure:
     groups = [by_label[stage["label"]] for stage in stages]
     failed = [failure(stage) for stage in stages if stage["could_not"]]
     words = "; ".join(failed) or "can the network learn what it trains on?"
-    note = "Of one image and one batch an epoch is one step, and loss is measured after it"
+    note = "With one image or one batch, an epoch is one step. The loss is measured after the step"
     figure, panels = canvas.blank(summary, words, groups, len(stages), len(stages), note=note)
     for axes, stage, group in zip(panels, stages, groups, strict=True):
         quantity, name, goal = "accuracy", "train_accuracy", 100 * stage["accuracy"]
@@ -59,7 +59,7 @@ def title(stage: dict[str, Any]) -> str:
 
 def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
     """Loss of every strategy on one scale: every seed, the mean, and where it overfits from."""
-    words = "where training and validation loss part"
+    words = "training and validation loss"
     titles = {f"{group['label']}\n{canvas.counted(group)}": group for group in groups}
     figure, panels = sweep.side_by_side(summary, words, titles, ["loss"], 4)
     for axes, group in zip(panels, groups, strict=True):

@@ -9,23 +9,21 @@ from matplotlib.figure import Figure
 from lab.figures import canvas, sweep
 from lab.figures.canvas import COLOURS, FAINT, Figures, Summary
 
-WINNER = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgewidth": 2}
-
 
 def figures(summary: Summary) -> Figures:
     """Where the searches looked and what they found, by budget, and the winners trained again."""
     return {
         "search": partial(search_map, summary),
         "best_so_far": partial(best_by_budget, summary),
-        **sweep.figures(summary, summary["groups"]),
+        **sweep.figures(summary),
     }
 
 
 def search_map(summary: Summary) -> Figure:
     """Every run of both searches: where it was in the ranges, and its validation accuracy."""
-    searches, words = summary["search"], "where the searches looked, and what they found"
+    searches, words = summary["search"], "every run of both searches"
     repeats, count = max(len(found["repeats"]) for found in searches.values()), len(searches)
-    note = f"The {repeats} repeats of a search at one point lie side by side"
+    note = f"The {repeats} repeats of a search at one point stand side by side"
     figure, panels = canvas.blank(
         summary, words, summary["groups"], count, count, row=4.6, note=note
     )
@@ -42,8 +40,8 @@ def search_map(summary: Summary) -> Figure:
         accuracies = canvas.percent(point["val_accuracy"] for _, point in tried)
         lost, won = np.isnan(accuracies), np.array([p == found["winner"] for _, p in tried])
         image = axes.scatter(xs, ys, 40, accuracies, cmap="cividis", norm=scale)
-        axes.plot(xs[lost], ys[lost], markersize=8, **canvas.DIVERGED)
-        axes.plot(xs[won], ys[won], color="black", linestyle="none", **WINNER)
+        axes.plot(xs[lost], ys[lost], **canvas.DIVERGED)
+        axes.scatter(xs[won], ys[won], 170, "none", edgecolors="black", linewidths=2)  # a ring
         axes.set(xscale="log", xlabel="learning rate", ylabel="momentum")
         highest = "".join(f", ○ highest: {accuracy:.1f}%" for accuracy in accuracies[won])
         budget = f"{name} search: {repeats} repeats of {len(tried) // repeats} runs"
@@ -57,7 +55,7 @@ def search_map(summary: Summary) -> Figure:
 
 def best_by_budget(summary: Summary) -> Figure:
     """The best validation accuracy by the number of runs spent: every repeat and the mean."""
-    figure, (axes,) = canvas.blank(summary, "best so far by runs spent", summary["groups"], row=4)
+    figure, (axes,) = canvas.blank(summary, "highest accuracy so far", summary["groups"], row=4)
     for (name, found), colour in zip(summary["search"].items(), COLOURS, strict=False):
         style = {"color": colour, "drawstyle": "steps-post"}
         for repeat in found["repeats"]:
@@ -68,6 +66,8 @@ def best_by_budget(summary: Summary) -> Figure:
             axes, found["best_so_far"]["mean"], "accuracy", label=label, linewidth=2, **style
         )
     canvas.whole_ticks(axes)
-    axes.set(xlabel="runs spent", ylabel="highest validation accuracy so far (%)")
+    axes.set(
+        xlabel="runs that the search has trained", ylabel="highest validation accuracy so far (%)"
+    )
     canvas.legend(figure)
     return figure

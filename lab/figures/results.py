@@ -130,7 +130,9 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     columns = [rows for rows in (left, right) if rows]
     most = max(map(len, columns))
     groups = [group for summary in summaries for group in ranked(summary)]
-    note = f"Orange squares: the best of an experiment by validation accuracy{shared(groups)}"
+    note = "Orange square: the best setting of an experiment, by validation accuracy"
+    if labels := shared(groups):
+        note += f". Experiments share the runs of {in_words(labels)}"
     words, height = "test accuracy of every setting", 0.6 + 0.23 * most
     figure, panels = canvas.blank(
         study, words, groups, len(columns), len(columns), row=height, note=note
@@ -171,10 +173,7 @@ def ranked(summary: Summary) -> list[Group]:
     return [group for group in summary["groups"] if not group["settings"]["overfit_images"]]
 
 
-def shared(groups: Sequence[Group]) -> str:
-    """Which settings stand in several experiments with the same runs."""
+def shared(groups: Sequence[Group]) -> list[str]:
+    """The labels that stand for the same runs in several experiments."""
     times = Counter((g["label"], str(g["settings"]), str(g["seeds"])) for g in groups)
-    labels = [label for (label, *_), count in times.items() if count > 1]
-    return (
-        f". The same runs in every experiment that shows them: {in_words(labels)}" if labels else ""
-    )
+    return [label for (label, *_), count in times.items() if count > 1]

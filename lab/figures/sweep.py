@@ -11,8 +11,9 @@ from lab.figures import canvas, mistakes, results
 from lab.figures.canvas import AXIS_LABELS, PARTS, TRAINING_COLOUR, Figures, Group, Summary
 
 
-def figures(summary: Summary, groups: Sequence[Group]) -> Figures:
-    """What these settings reach and how they differ, their curves, and the best model."""
+def figures(summary: Summary, groups: Sequence[Group] | None = None) -> Figures:
+    """What settings (all, or these) reach, how they differ, their curves, and the best model."""
+    groups = summary["groups"] if groups is None else groups
     return {
         "test_accuracy": partial(results.results, summary, groups),
         "differences": partial(results.differences, summary, groups),
@@ -41,11 +42,11 @@ def curves(summary: Summary, group: Group, others: Sequence[Group]) -> Figure:
 def comparison(summary: Summary, groups: Sequence[Group], last: int = 0) -> Figure:
     """The mean curves of settings, until an epoch: training as it is, validation smoothed."""
     window = summary["settings"].get("SMOOTHING_WINDOW", 1)
-    note, titles = "Means over the seeds", {"train": "training", "val": "validation"}
+    note, titles = "Lines: means over the seeds", {"train": "training", "val": "validation"}
     if window > 1:
         titles["val"] = f"validation, moving mean of {window} epochs"
-        note += "; the moving mean is centred: it reaches as far back as ahead"
-    note = f"{note}. {canvas.TRAINING}"
+        note += ". The moving mean is centred on its epoch"
+    note += f". {canvas.TRAINING}"
     words = f"mean curves, epochs 1 to {last}" if last else "mean curves"
     figure, panels = canvas.blank(summary, words, groups, 4, 2, row=3.2, note=note)
     look = canvas.styles(summary)
@@ -53,16 +54,12 @@ def comparison(summary: Summary, groups: Sequence[Group], last: int = 0) -> Figu
         for group in groups:
             name, label = f"{part}_{quantity}", f"{group['label']}, {canvas.counted(group)}"
             curve = smooth(group["mean"][name], window if part == "val" else 1)
-            style = look[group["label"]] | {
-                "markersize": 5,
-                "markevery": max(1, (last or len(curve)) // 6),
-            }
-            canvas.plot(axes, curve, name, label=label, **style)
+            few = {"markersize": 5, "markevery": max(1, (last or len(curve)) // 6)}
+            canvas.plot(axes, curve, name, label=label, **few, **look[group["label"]])
         canvas.label_epochs(axes, quantity, groups, last)
-        axes.set_title(titles[part])
-    for row, quantity in ((panels[:2], "loss"), (panels[2:], "accuracy")):  # beside each other
         means = [group["mean"][f"{part}_{quantity}"] for group in groups for part in PARTS]
-        canvas.share_scale(row, quantity, means)
+        canvas.set_scale(axes, quantity, means)
+        axes.set_title(titles[part])
     canvas.legend(figure)
     return figure
 
@@ -88,8 +85,9 @@ def side_by_side(
         colour = {"color": look[group["label"]]["color"], "label": "validation, mean"}
         canvas.seeds_and_mean(axes, group, f"val_{quantity}", **colour)
         canvas.label_epochs(axes, quantity, [group])
-        canvas.mark_divergence(axes, [group])
-        canvas.share_scale([axes], quantity, canvas.curves_of([*groups, *others], quantity))
+        runs = [run for group in [*groups, *others] for run in group["runs"]]
+        every = [run[f"{part}_{quantity}"] for run in runs for part in PARTS]
+        canvas.set_scale(axes, quantity, every)
         if at % len(titles) % columns:  # its neighbour to the left has the same axis
             axes.set_ylabel("")
         axes.set_title(title if quantity == quantities[0] else "", fontsize=11)
