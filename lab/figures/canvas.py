@@ -84,10 +84,8 @@ def blank(
     groups are those that it shows; row is the height of a row of panels in inches.
     """
     rows = math.ceil(panels / columns)
-    lines = [
-        *textwrap.wrap(note, CAPTION_WIDTH),
-        *textwrap.wrap(caption(summary, groups), CAPTION_WIDTH),
-    ]
+    words_below = [*note.split("\n"), caption(summary, groups)]
+    lines = [line for part in words_below for line in textwrap.wrap(part, CAPTION_WIDTH)]
     figure = Figure(figsize=(10, 0.5 + row * rows + 0.18 * len(lines)), layout="constrained")
     rehearsal = "REHEARSAL " if summary["rehearsal"] else ""
     colour = WARNING_COLOUR if summary["rehearsal"] else "black"

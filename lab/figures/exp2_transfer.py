@@ -6,9 +6,9 @@ from lab.figures import results, sweep
 from lab.figures.canvas import Figures, Summary
 
 NOTE = (
-    "Frozen: how many convolutions are not trained; in the first row all three. Validation uses the "
-    "images that the source was trained on. The more layers are kept, the less the gap says about "
-    "new images"
+    "Frozen: how many convolutions are not trained; in the first row all three. Validation uses "
+    "the images that the source was trained on. The more layers are kept, the less the gap says "
+    "about new images"
 )
 
 

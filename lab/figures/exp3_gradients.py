@@ -18,7 +18,7 @@ WINDOWS = {
 }
 ON_BIASES = (
     "Batch normalisation subtracts the mean, so the biases of conv1 to conv3 and fc1 change "
-    "nothing. Their gradients are about zero: rounding errors"
+    "nothing: their gradients are about zero"
 )
 STATISTICS = {"mean": "mean of |∂L/∂w|", "std": "std of |∂L/∂w|"}
 LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc1", "bn4", "fc2")  # forward

@@ -132,7 +132,7 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     groups = [group for summary in summaries for group in ranked(summary)]
     note = "Orange square: the best setting of an experiment, by validation accuracy"
     if labels := shared(groups):
-        note += f". Experiments share the runs of {in_words(labels)}"
+        note += f"\nExperiments share the runs of {in_words(labels)}"
     words, height = "test accuracy of every setting", 0.6 + 0.23 * most
     figure, panels = canvas.blank(
         study, words, groups, len(columns), len(columns), row=height, note=note

@@ -46,7 +46,7 @@ def comparison(summary: Summary, groups: Sequence[Group], last: int = 0) -> Figu
     if window > 1:
         titles["val"] = f"validation, moving mean of {window} epochs"
         note += ". The moving mean is centred on its epoch"
-    note += f". {canvas.TRAINING}"
+    note += f"\n{canvas.TRAINING}"
     words = f"mean curves, epochs 1 to {last}" if last else "mean curves"
     figure, panels = canvas.blank(summary, words, groups, 4, 2, row=3.2, note=note)
     look = canvas.styles(summary)
