@@ -123,8 +123,10 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
         "rehearsal": any(summary["rehearsal"] for summary in summaries),
         "finished": halves and {key: sum(half[key] for half in halves) for key in ("runs", "of")},
     }
-    blocks, left, right = [block(summary) for summary in summaries], [], []
-    for rows in blocks:
+    blocks = [block(summary) for summary in summaries]
+    left: list[canvas.Row] = []
+    right: list[canvas.Row] = []
+    for rows in blocks:  # the left column takes experiments until it holds half of all rows
         full = 2 * len(left) >= sum(map(len, blocks))
         (right if full else left).extend(rows)
     columns = [rows for rows in (left, right) if rows]
