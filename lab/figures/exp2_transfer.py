@@ -13,12 +13,15 @@ NOTE = (
 
 
 def figures(summary: Summary) -> Figures:
-    """What a sweep has of all models, F1 by class, and what freezing fewer layers does."""
+    """All models' results, the retrained ones' curves, and what freezing fewer layers does."""
     frozen = [g for g in summary["groups"] if g["label"] in summary["trainable_parameters"]]
     finer = [group for group in frozen if group["label"] not in summary["candidates"]]
     groups = [group for group in summary["groups"] if group not in finer]
+    retrained = [group for group in groups if group["label"] in summary["candidates"]]
     return {
-        **sweep.figures(summary, groups),
+        **sweep.figures(summary, retrained),
+        "test_accuracy": partial(results.results, summary, groups),
+        "differences": partial(results.differences, summary, groups),
         "classes": partial(results.classes, summary, groups),
         "by_frozen_layers": partial(results.results, summary, frozen, NOTE),
         "differences_by_frozen_layers": partial(results.differences, summary, finer),
