@@ -417,7 +417,7 @@ def figure(result: Result) -> Figure:
     axes.set_xscale("log")
     for place, row in enumerate(rows):
         images, plain = row["images_a_second"], FIRST_PLAIN in row["label"]
-        colour = canvas.TRAINING_COLOUR if plain else canvas.PALETTE[0][0]
+        colour = canvas.TRAINING_COLOUR if plain else canvas.COLOURS[0]
         axes.barh(place, images["median"], color=colour, alpha=0.8)
         axes.plot(images["turns"], [place] * len(images["turns"]), "k.", markersize=4)
         words = f"  {images['median']:,.0f}  ({row['times_the_plain_loop']:.1f}×)"

@@ -60,7 +60,7 @@ def lines(axes: Axes) -> dict[str, Any]:
 
 
 def legend(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.legends[0].get_texts()]
+    return [text.get_text() for text in figure.subfigs[0].legends[0].get_texts()]
 
 
 def faint(axes: Axes) -> list[Any]:
@@ -79,7 +79,7 @@ def caption(figure: Figure) -> str:
 
 
 def test_there_is_a_figure_that_answers_and_one_for_every_setting(summary):
-    names = ["test_accuracy", "comparison", *LABELS, "best_model", "mistakes"]
+    names = ["test_accuracy", "differences", "comparison", *LABELS, "best_model", "mistakes"]
     assert list(lab.figures.figures(summary)) == names
 
 
@@ -115,18 +115,13 @@ def test_a_report_made_half_way_counts_its_runs_in_every_figure(summary):
 
 
 def test_a_caption_says_only_what_concerns_its_figure(summary):
-    assert "measured on each batch" in caption(draw(summary, "lr=0.05"))
+    assert "Training is measured on each batch" in caption(draw(summary, "lr=0.05"))
     for name in ("test_accuracy", "best_model"):
         assert "measured on each batch" not in caption(draw(summary, name))
-    assert caption(draw(summary, "test_accuracy")).endswith(
-        "CIFAR-10; standard split; 2 epochs; cpu"
-    )
-    assert "setting's own" not in caption(draw(summary, "comparison"))
-    summary["groups"][1]["settings"]["dropout_rate"] = 0.4
-    assert "with a setting's own dropout; cpu" in caption(draw(summary, "comparison"))
-    assert "setting's own" not in caption(draw(summary, "lr=0.05"))  # which has none
-    summary["groups"][0]["settings"]["augmentation"] = ["flip"]
-    assert "own dropout and augmentation; cpu" in caption(draw(summary, "comparison"))
+    for name in ("test_accuracy", "comparison"):
+        assert caption(draw(summary, name)).endswith("CIFAR-10; standard split; 2 epochs; cpu")
+    summary["groups"][0]["settings"]["dataset"] = "digits"
+    assert "handwritten digits and CIFAR-10;" in caption(draw(summary, "comparison"))
 
 
 @pytest.mark.parametrize("name", ["test_accuracy", "comparison", "lr=0.1", "best_model"])
@@ -135,7 +130,7 @@ def test_texts_do_not_overlap(name, summary):
     figure.draw_without_rendering()
     own = figure.findobj(lambda artist: artist in (figure._suptitle, figure._supxlabel))
     boxes = [text.get_window_extent() for text in own] + [
-        found.get_window_extent() for found in figure.legends
+        found.get_window_extent() for found in figure.subfigs[0].legends
     ]
     for axes in figure.axes:
         boxes.append(axes.get_tightbbox())
@@ -160,14 +155,11 @@ def test_type_can_be_read_on_a_page_at_half_size(summary, tmp_path, monkeypatch)
 
 
 def test_drawing_needs_the_summary_alone(summary, tmp_path):
-    (tmp_path / "summary.json").write_text(json.dumps(summary | {"groups": summary["groups"][4:]}))
+    (tmp_path / "summary.json").write_text(
+        json.dumps(summary | {"groups": summary["groups"][4:], "comparisons": []})
+    )
     read = json.loads((tmp_path / "summary.json").read_text())
-    names = [
-        "test_accuracy",
-        "comparison",
-        "lr=0.01",
-        "best_model",
-    ]  # no mistakes are recorded here
+    names = ["test_accuracy", "comparison", "lr=0.01", "best_model"]
     paths = lab.figures.draw(read, tmp_path)
     assert [path.name for path in paths] == [f"{name}.png" for name in names]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
@@ -189,7 +181,7 @@ def test_shared_modules_name_no_experiment():
 
 def test_a_setting_has_one_colour_in_every_figure(summary):
     styles = canvas.styles(summary)
-    assert [styles[label][0] for label in LABELS] == [colour for colour, _ in canvas.PALETTE[:5]]
+    assert [styles[label]["color"] for label in LABELS] == list(canvas.COLOURS[:5])
     compared, reached = draw(summary, "comparison"), draw(summary, "test_accuracy")
     for i, label in enumerate(LABELS):
         mean = lines(draw(summary, label).axes[1])["validation, mean"]
@@ -197,19 +189,20 @@ def test_a_setting_has_one_colour_in_every_figure(summary):
             line for n, line in lines(compared.axes[3]).items() if n.startswith(f"{label},")
         )
         dot = reached.axes[0].containers[i].lines[0]
-        assert {mean.get_color(), other.get_color(), dot.get_color()} == {styles[label][0]}
+        assert {mean.get_color(), other.get_color(), dot.get_color()} == {styles[label]["color"]}
     pair = {"label": "lr=0.05", "minus": "lr=0.1", "left_out": [], "verdict": None, "p_holm": None}
     pair |= {"differences": [0.1, 0.2, 0.3], "test_accuracy": spread([0.1, 0.2, 0.3])}
     differing = differences(summary | {"comparisons": [pair]}, summary["groups"])
-    assert differing.axes[0].containers[0].lines[0].get_color() == styles["lr=0.05"][0]
+    assert differing.axes[0].containers[0].lines[0].get_color() == styles["lr=0.05"]["color"]
 
 
 def test_more_settings_than_colours_are_told_apart():
-    groups = [{"label": f"setting {i}", "settings": {}} for i in range(23)]
-    styles = canvas.styles({"groups": groups})
-    assert len(set(styles.values())) == 23
-    assert [line for _, _, line in styles.values()][6:8] == ["-", "--"]
-    assert list(styles.values())[7][:2] == next(iter(styles.values()))[:2]
+    settings = {"start": None, "drop_last": False}
+    groups = [{"label": f"setting {i}", "settings": settings} for i in range(23)]
+    styles = list(canvas.styles({"groups": groups}).values())
+    assert len(set(map(str, styles))) == 23
+    assert [style["linestyle"] for style in styles][6:8] == ["-", "--"]
+    assert (styles[7]["color"], styles[7]["marker"]) == (styles[0]["color"], styles[0]["marker"])
 
 
 # --- curves
@@ -220,7 +213,7 @@ def test_a_setting_shows_every_seed_and_the_mean(summary):
     loss, accuracy = figure.axes
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss (nats)", "accuracy (%)")
     assert loss.get_xlabel() == accuracy.get_xlabel() == "epoch"
-    assert legend(figure) == ["training, mean", "validation, mean", "one seed"]
+    assert legend(figure) == ["one seed", "training, mean", "validation, mean"]
     validation = lines(accuracy)["validation, mean"]
     assert list(validation.get_xdata()) == [1, 2]
     assert list(validation.get_ydata()) == pytest.approx([40, 62])
@@ -259,7 +252,8 @@ def test_all_diverged_still_draws():
     nothing = summary_of("exp1_lr", "1.1, learning rates", groups)
     assert "0 seeds (1 diverged)" in draw(nothing, "lr=1").get_suptitle()
     found = lab.figures.figures(nothing)
-    assert list(found) == ["test_accuracy", "comparison", "lr=1"]
+    assert list(found) == ["test_accuracy", "differences", "comparison", "lr=1"]
+    assert found.pop("differences")() is None
     for make in found.values():
         make().draw_without_rendering()
     assert at_a_glance([nothing]) is not None
@@ -272,12 +266,7 @@ def test_settings_share_their_scales(summary):
     assert len({loss.get_ylim() for loss, _ in panels}) == 1
     assert len({accuracy.get_ylim() for _, accuracy in panels}) == 1
     assert panels[0][0].get_ylim() == (0, pytest.approx(1.05 * 3))
-    assert panels[0][1].get_ylim() == (40, 90)  # of 40 to 90%
-
-
-def test_an_axis_of_accuracies_begins_at_0_where_one_is_near_it(summary):
-    summary["groups"][0]["runs"][0]["val_accuracy"][0] = 0.1
-    assert draw(summary, "lr=0.05").axes[1].get_ylim() == (0, 90)
+    assert panels[0][1].get_ylim() == (40, 90)  # all accuracies, from ten to ten
 
 
 def test_accuracies_stay_between_0_and_100_percent():
@@ -291,7 +280,7 @@ def test_accuracies_stay_between_0_and_100_percent():
         figure = draw(wide, name)
         for axes in figure.axes:
             if axes.get_ylabel() == "accuracy (%)":
-                assert 0 <= axes.get_ylim()[0] < axes.get_ylim()[1] <= 100
+                assert axes.get_ylim() == (0, 100)
     low, high = draw(wide, "test_accuracy").axes[0].get_xlim()
     assert 0 <= low < high <= 100
     low, high = at_a_glance([wide]).axes[0].get_xlim()
@@ -303,15 +292,15 @@ def test_a_loss_that_went_astray_is_cut_and_told(loss, summary):
     summary["groups"][0]["runs"][0]["train_loss"][0] = loss
     summary["groups"][0]["mean"]["train_loss"][0] = loss / 2
     panel = draw(summary, "lr=0.1").axes[0]
-    assert panel.get_ylim() == (0, pytest.approx(1.05 * 4))  # twice what most of the losses are
-    told = {1e3: "cut: up to 1,000.0 nats", 1e30: "cut: up to 1e+30 nats"}[loss]
+    assert panel.get_ylim() == (0, pytest.approx(1.05 * canvas.HIGHEST_LOSS))
+    told = {1e3: "cut off; the highest is 1,000.0", 1e30: "cut off; the highest is 1e+30"}[loss]
     assert [text.get_text() for text in panel.texts] == [told]
     other = draw(summary, "lr=0.05").axes[0]
     assert other.get_ylim() == panel.get_ylim()
     assert not other.texts
     train, val = draw(summary, "comparison").axes[:2]
     assert train.get_ylim() == val.get_ylim()
-    assert train.get_ylim()[1] < 9
+    assert train.get_ylim()[1] == pytest.approx(1.05 * canvas.HIGHEST_LOSS)
     assert "cut" in train.texts[0].get_text()
     assert not val.texts
 
@@ -328,6 +317,8 @@ def test_the_comparison_smooths_validation_alone(summary):
     assert list(lines(train_accuracy)[label].get_ydata()) == pytest.approx([50, 90])
     assert list(lines(val_accuracy)[label].get_ydata()) == pytest.approx([51, 51])
     assert legend(figure)[0] == "lr=0.1, 2 seeds (1 diverged)"
+    assert "The moving mean is centred" in caption(figure)
+    assert "Lines: means over the seeds" in caption(figure)
     assert train_loss.get_ylim() == val_loss.get_ylim()
     assert train_accuracy.get_ylim() == val_accuracy.get_ylim()
 
@@ -353,7 +344,6 @@ def test_smoothing_stops_where_a_curve_stops():
 @pytest.mark.parametrize(
     ("epochs", "ticks"),
     [
-        (1, [1]),
         (2, [1, 2]),
         (3, [1, 2, 3]),
         (10, [1, 2, 4, 6, 8, 10]),
@@ -361,11 +351,11 @@ def test_smoothing_stops_where_a_curve_stops():
         (50, [1, 10, 20, 30, 40, 50]),
     ],
 )
-def test_epoch_axes_begin_at_1(epochs, ticks):
+def test_epochs_are_marked_from_the_first_at_round_numbers(epochs, ticks):
     assert canvas.epoch_ticks(epochs) == ticks
 
 
-def test_a_step_decay_has_ticks_and_lines_where_it_drops():
+def test_a_step_decay_has_lines_where_it_drops():
     rates = [0.1] * 10 + [0.05] * 10 + [0.01]
     assert canvas.drops(rates) == [11, 21]
     assert canvas.drops([0.1 / (1 + epoch) for epoch in range(50)]) == []  # falls all the time
@@ -382,9 +372,9 @@ def test_a_step_decay_has_ticks_and_lines_where_it_drops():
         axes = figure.axes[0]
         marked = [line.get_xdata()[0] for line in axes.get_lines() if line.get_linestyle() == ":"]
         assert sorted(marked) == expected
-        assert ("learning rate drops" in legend(figure)) == bool(expected)
         if expected:
             assert list(axes.get_xticks()) == [1, 11, 21]
+        assert ("learning rate drops" in legend(figure)) == bool(expected)
 
 
 # --- results
@@ -434,27 +424,27 @@ def test_results_show_every_setting_with_seeds_mean_and_interval(transfer):
     assert gap.containers[0].lines[0].get_xdata() == pytest.approx([30])
     assert list(faint(gap)[0].get_xdata()) == pytest.approx([30] * 3)
     faces = [container.lines[0].get_markerfacecolor() for container in accuracy.containers]
-    assert [face == "white" for face in faces] == [False, False, False, True, True]
-    assert "points" in gap.get_xlabel()
+    assert [face == "white" for face in faces][:5] == [False, False, False, True, True]
+    assert (accuracy.get_xlabel(), gap.get_xlabel()) == (
+        "test accuracy (%)",
+        "gap (percentage points)",
+    )
+    assert legend(draw(transfer, "test_accuracy")) == ["one seed", "mean and 95% interval"]
 
 
 def test_no_interval_is_drawn_for_two_seeds(transfer):
     accuracy, _ = draw(transfer, "test_accuracy").axes
     intervals = [container.lines[2] for container in accuracy.containers]
-    assert [len(interval) for interval in intervals] == [1, 1, 0, 1, 1]
-    assert accuracy.get_xlabel() == "test accuracy (%)\nseeds, mean, 95% interval"
-    for group in transfer["groups"]:
-        group["runs"] = group["runs"][1:]
-    accuracy, _ = draw(transfer, "test_accuracy").axes
-    assert accuracy.get_xlabel() == "test accuracy (%)\nseeds and mean"
+    assert [len(interval) for interval in intervals][:5] == [1, 1, 0, 1, 1]
 
 
 def test_a_retrained_model_has_the_colour_of_its_source(transfer):
     styles = canvas.styles(transfer)
     for label in ("dropout=0", "dropout=0.4"):
-        assert styles[f"retrained, {label}"][:2] == styles[label][:2]
-        assert (styles[label][2], styles[f"retrained, {label}"][2]) == ("-", "--")
-    assert len({styles[label][0] for label in list(styles)[:3]}) == 3
+        open_one = {"linestyle": "--", "markerfacecolor": "white"}
+        assert styles[f"retrained, {label}"] == styles[label] | open_one
+        assert styles[label]["linestyle"] == "-"
+    assert len({styles[label]["color"] for label in list(styles)[:3]}) == 3
 
 
 def test_classes_show_the_mean_over_seeds(transfer):
@@ -496,10 +486,15 @@ def test_the_study_at_a_glance_shows_every_setting_by_experiment(summary, transf
     weights = [tick.get_fontweight() for tick in left.get_yticklabels()]
     assert weights == ["bold", *["normal"] * 5]
     assert left.get_xlim() == right.get_xlim()
-    means = [container.lines[0] for container in left.containers]
+    means = [container.lines[0] for container in left.containers[:5]]
     assert [mean.get_xdata()[0] for mean in means] == pytest.approx([50] * 5)
-    best = [mean.get_color() for mean in means if mean.get_color() != canvas.PALETTE[0][0]]
-    assert best == [canvas.PALETTE[1][0]]
+    best = [mean.get_color() for mean in means if mean.get_color() != canvas.COLOURS[0]]
+    assert best == [canvas.COLOURS[1]]
+    assert "Orange square: the best setting" in caption(figure)
+    assert "share the runs" not in caption(figure)
+    again = summary | {"title": "1.2 schedules", "groups": summary["groups"][3:]}
+    expected = "Experiments share the runs of lr=0.025 and lr=0.01"
+    assert expected in caption(at_a_glance([summary, again]))
     assert means[4].get_color() == best[0]  # the best of the experiment, by validation
 
 
@@ -510,7 +505,8 @@ def test_the_study_at_a_glance_leaves_out_what_is_learned_by_heart(learned):
 
 
 def test_a_setting_far_below_the_others_is_told_at_the_edge(summary):
-    summary["groups"][1]["test_accuracy"]["mean"] = 0.1
+    for run in summary["groups"][1]["runs"]:
+        run["test_accuracy"] = 0.1
     (axes,) = at_a_glance([summary]).axes
     assert [(text.get_text(), text.get_position()[1]) for text in axes.texts] == [("◂ 10.0", 2)]
     assert axes.get_xlim()[0] >= 25
@@ -623,17 +619,18 @@ def test_the_extremes_stand_side_by_side(explored):
     seeds = faint(accuracies[1])
     assert sorted(line.get_ydata()[1] for line in seeds) == pytest.approx([60, 70, 90, 90])
     assert list(lines(losses[0])["a seed diverged"].get_xdata()) == [2]
-    figure = draw(explored | {"best": "lr=0.2"}, "extremes")
-    assert figure.axes[0].get_title().startswith("highest and best: ")
+    panels = draw(explored | {"best": None}, "extremes").axes[:2]
+    assert [axes.get_title().split(":")[0] for axes in panels] == ["highest", "lowest"]
 
 
 def test_losses_however_large_leave_the_others_to_be_seen(explored):
     explored["groups"][0]["runs"][1]["val_loss"][0] = 1e30  # just before it diverged
     figure = draw(explored, "extremes")
     figure.draw_without_rendering()
-    assert all(axes.get_ylim() == (0, pytest.approx(1.05 * 4)) for axes in figure.axes[:3])
+    limits = (0, pytest.approx(1.05 * canvas.HIGHEST_LOSS))
+    assert all(axes.get_ylim() == limits for axes in figure.axes[:3])
     assert [[text.get_text() for text in axes.texts] for axes in figure.axes[:3]] == [
-        ["cut: up to 1e+30 nats"],
+        ["cut off; the highest is 1e+30"],
         [],
         [],
     ]
@@ -646,7 +643,7 @@ def test_accuracy_by_rate_shows_seeds_means_range_and_divergence(explored):
     assert list(found["validation, mean"].get_ydata()) == pytest.approx([15, 65, 30])
     assert list(found["training, mean"].get_ydata()) == pytest.approx([90, 90, 90])
     assert found["training, mean"].get_color() == canvas.TRAINING_COLOUR
-    at = {(x, round(y)) for line in faint(axes) for x, y in zip(*line.get_data(), strict=True)}
+    at = {xy for line in faint(axes) for xy in zip(*np.round(line.get_data(), 3), strict=True)}
     assert {(0.01, 60), (0.01, 70), (0.001, 10), (0.2, 30)} <= at
     assert not any(np.isclose(y, 99) for _, y in at)
     assert (axes.get_xscale(), axes.get_ylim()) == ("log", (0, 100))
@@ -654,20 +651,21 @@ def test_accuracy_by_rate_shows_seeds_means_range_and_divergence(explored):
     assert (list(crosses.get_xdata()), crosses.get_marker()) == ([0.2], "x")
     colours = {line.get_xdata()[0]: line.get_color() for line in faint(axes)[1::2]}
     styles = canvas.styles(explored)  # validation in the colour of the setting
-    assert [colours[rate] for rate in (0.2, 0.01, 0.001)] == [style[0] for style in styles.values()]
+    expected = [style["color"] for style in styles.values()]
+    assert [colours[rate] for rate in (0.2, 0.01, 0.001)] == expected
     (shade,) = [
         patch for patch in axes.patches if "suggested range, 0.001 to 0.01" in patch.get_label()
     ]
     assert shade.get_x() < 0.001 < 0.01 < shade.get_x() + shade.get_width() < 0.2
     single = draw(explored | {"suggested_range": [0.01, 0.01]}, "accuracy_by_rate")
-    assert "suggested range, 0.01" in legend(single)
+    assert "suggested range, 0.01 to 0.01" in legend(single)
 
 
 def test_rates_that_all_diverge_still_draw():
     groups = {"lr=0.2": at_rate(0.2, diverged=2)}
     nothing = summary_of("exp1_explore", "1.0, exploration", groups, suggested_range=None)
-    for make in exp1_explore.figures(nothing).values():
-        assert make() is not None
+    for name, make in exp1_explore.figures(nothing).items():
+        assert (make() is None) == (name == "differences")
 
 
 # --- 1.2
@@ -683,13 +681,14 @@ def test_schedules_are_drawn_as_they_are_and_those_not_trained_are_grey():
     drawn = [list(found[name].get_ydata()) for name in ("step (trained)", "b", "c")]
     assert drawn == list(rates.values())
     assert list(found["b"].get_xdata()) == [1, 2, 3]
-    assert found["step (trained)"].get_color() == canvas.styles(scheduled)["step"][0]
+    assert found["step (trained)"].get_color() == canvas.styles(scheduled)["step"]["color"]
     assert {found[name].get_color() for name in ("b", "c")} == {canvas.TRAINING_COLOUR}
     assert found["b"].get_linestyle() != found["c"].get_linestyle()
     assert axes.get_ylabel() == "learning rate"
     assert axes.get_yscale() == "log"
-    assert list(axes.get_xticks()) == [1, 3]  # the first, and where step drops, which is the last
-    assert axes.get_xlabel().startswith("epoch")
+    assert axes.get_xlabel() == "epoch"
+    scheduled["settings"]["DECAY_RATE"] = 0.25
+    assert "The trained one has k = 0.25" in caption(draw(scheduled, "schedules"))
 
 
 # --- 1.3
@@ -718,13 +717,14 @@ def twins() -> Summary:
 def test_twins_share_a_panel_and_a_colour(twins):
     figure = draw(twins, "with_and_without")
     assert [axes.get_title() for axes in figure.axes] == ["lr=0.1", "lr=0.05"]
-    with_it, without = (lines(figure.axes[0])[label] for label in legend(figure)[:2])
+    with_it, without = (lines(figure.axes[0])[label] for label in legend(figure)[1:])
     assert list(with_it.get_ydata()) == pytest.approx([40, 60])
     assert list(without.get_ydata()) == pytest.approx([40, 80])
     styles = canvas.styles(twins)
     assert with_it.get_color() == canvas.TRAINING_COLOUR
-    assert without.get_color() == styles["lr=0.1"][0] == styles["lr=0.1, drop last"][0]
-    assert styles["lr=0.1, drop last"][2] == "--"
+    assert without.get_color() == styles["lr=0.1"]["color"]
+    assert styles["lr=0.1, drop last"]["color"] == styles["lr=0.1"]["color"]
+    assert styles["lr=0.1, drop last"]["linestyle"] == "--"
     assert len(faint(figure.axes[0])) == 6
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
 
@@ -733,10 +733,14 @@ def test_both_rankings_stand_side_by_side_on_one_scale(twins):
     with_it, without, rough = draw(twins, "rankings").axes
     assert row_names(with_it) == ["(2) lr=0.1", "(1) lr=0.05"]
     assert row_names(without) == ["(1)", "(2)"]
-    means = [[c.lines[0].get_xdata()[0] for c in axes.containers] for axes in (with_it, without)]
+    means = [
+        [mean.lines[0].get_xdata()[0] for mean in axes.containers[:2]]
+        for axes in (with_it, without)
+    ]
     assert means == [pytest.approx([50, 60]), pytest.approx([70, 60])]
     assert with_it.get_xlim() == without.get_xlim()
-    assert [c.lines[0].get_xdata()[0] for c in rough.containers] == pytest.approx([20, 40, 20, 30])
+    drawn = [mean.lines[0].get_xdata()[0] for mean in rough.containers[:4]]
+    assert drawn == pytest.approx([20, 40, 20, 30])
     assert "from one epoch to the next" in caption(draw(twins, "rankings"))
 
 
@@ -776,27 +780,21 @@ def frozen() -> Summary:
     )
 
 
-def test_results_stand_over_the_number_of_trainable_parameters(frozen):
-    figure = draw(frozen, "trainable_parameters")
+def test_results_are_shown_by_frozen_layers(frozen):
+    figure = draw(frozen, "by_frozen_layers")
     accuracy, gap = figure.axes
-    assert (accuracy.get_ylabel(), gap.get_ylabel()) == ("test accuracy (%)", "gap (points)")
-    labels = ["lr=0.1, mean", "lr=0.01, mean (1 diverged)", "one seed"]
-    assert legend(figure) == labels
-    full, tenth = (lines(accuracy)[label] for label in labels[:2])
-    assert (list(full.get_xdata()), list(tenth.get_xdata())) == ([0, 1], [0, 1])
-    assert list(full.get_ydata()) == pytest.approx([50, 60])
-    assert list(tenth.get_ydata()) == pytest.approx([80, 70])
-    assert full.get_linestyle() != tenth.get_linestyle()
-    colours = {label: style[0] for label, style in canvas.styles(frozen).items()}
-    seeds = {line.get_color(): sorted(line.get_ydata()) for line in faint(accuracy)}
-    assert seeds[colours["retrained, dropout=0"]] == pytest.approx([49, 50, 51])
-    assert seeds[colours["frozen=1, lr=0.01"]] == pytest.approx([79, 81])  # seed 2 diverged
+    assert row_names(accuracy) == [
+        "retrained, dropout=0",
+        "frozen=0, lr=0.1",
+        "frozen=0, lr=0.01",
+        "frozen=1, lr=0.01\n(1 of 3 diverged)",
+    ]
+    means = [mean.lines[0].get_xdata()[0] for mean in accuracy.containers[:4]]
+    assert means == pytest.approx([50, 60, 70, 80])
     # training 0.9, validation 0.4 + test / 2
-    assert list(lines(gap)[labels[0]].get_ydata()) == pytest.approx([25, 20])
-    assert list(lines(gap)[labels[1]].get_ydata()) == pytest.approx([10, 15])
-    ticks = [tick.get_text() for tick in gap.get_xticklabels()]
-    assert ticks == ["conv1\n600 trainable", "none\n1,600 trainable"]
-    assert "frozen" in gap.get_xlabel()
+    means = [mean.lines[0].get_xdata()[0] for mean in gap.containers[:4]]
+    assert means == pytest.approx([25, 20, 15, 10])
+    assert "Frozen: how many convolutions" in caption(figure)
 
 
 def test_finer_transfer_has_figures_of_its_own(frozen):
@@ -953,11 +951,14 @@ def test_the_figure_of_learning_shows_goals_steps_and_failure(learned):
     assert figure.get_suptitle() == (
         "4.1 overfitting: COULD NOT LEARN ONE BATCH; COULD NOT LEARN THE WHOLE SPLIT (BASELINE)"
     )
-    image, batch, split, steps = figure.axes
-    assert batch.get_title() == "one batch\nNOT LEARNED FROM SEED 2"
+    image, batch, split = figure.axes
+    assert image.get_title() == "one image\nloss below 0.01: 2 of 2 seeds\nafter 3 steps (mean)"
+    assert batch.get_title() == "one batch\nloss below 0.01: 1 of 2 seeds\nafter 2 steps (mean)"
     assert batch.title.get_color() == canvas.WARNING_COLOUR
-    assert image.get_title() == "one image"
-    assert split.get_title() == "baseline, on the whole training split\nNOT LEARNED FROM SEED 1"
+    assert image.title.get_color() == "black"
+    assert split.get_title() == (
+        "baseline, the whole split\n96%: 1 of 2 seeds\nafter 2,112 steps (mean)"
+    )
     assert (image.get_xlabel(), image.get_xscale()) == ("step", "log")
     curves = [list(line.get_ydata()) for line in batch.get_lines()]
     assert curves[:2] == [[2, 0.001, 0.001], [2, 1, 1]]
@@ -965,9 +966,8 @@ def test_the_figure_of_learning_shows_goals_steps_and_failure(learned):
     assert curves[3] == [0.01, 0.01]
     assert split.get_ylabel() == "training accuracy (%)"
     assert list(split.get_lines()[2].get_ydata()) == pytest.approx([50, 60, 96])
-    names = ["one image\n2 of 2 seeds", "one batch\n1 of 2 seeds", "baseline\n1 of 2 seeds"]
-    assert row_names(steps) == names
-    assert [list(line.get_xdata()) for line in faint(steps)] == [[3, 3], [2], [2_112]]
+    learned["learning"][1]["steps"] = [None, None]
+    assert draw(learned, "learning").axes[1].get_title().endswith("0 of 2 seeds\nNOT LEARNED")
     for learning in learned["learning"]:
         learning["could_not"] = []
     assert "can the network learn" in draw(learned, "learning").get_suptitle()
@@ -976,10 +976,9 @@ def test_the_figure_of_learning_shows_goals_steps_and_failure(learned):
 def test_the_figure_of_losses_marks_where_they_part(learned):
     figure = draw(learned, "losses")
     baseline, augmentation = figure.axes
-    titles = ["baseline\n2 seeds", "augmentation\n2 seeds"]
+    titles = ["baseline\n2 seeds, lowest after epoch 2", "augmentation\n2 seeds"]
     assert [axes.get_title() for axes in figure.axes] == titles
     for axes, epochs in ((baseline, [2]), (augmentation, [])):  # which still falls at the end
-        assert [text.get_text() for text in axes.texts] == [f"epoch {epoch}" for epoch in epochs]
         assert [
             line.get_xdata()[0] for line in axes.get_lines() if line.get_linestyle() == "-."
         ] == epochs
@@ -987,13 +986,13 @@ def test_the_figure_of_losses_marks_where_they_part(learned):
     assert list(mean["validation, mean"].get_ydata()) == pytest.approx([1.5, 1, 2.5])
     assert list(mean["training, mean"].get_ydata()) == pytest.approx([2, 1, 0.5])
     assert baseline.get_ylim() == augmentation.get_ylim()
-    assert "with a setting's own augmentation" in caption(figure)
+    assert "lowest mean validation loss" in legend(figure)
 
 
 def test_the_other_figures_leave_out_what_is_learned_by_heart(learned):
     makers = lab.figures.figures(learned)
-    assert list(makers)[:5] == ["learning", "losses", "gap", "differences", "comparison"]
-    names = [name.split("\n")[0] for name in row_names(makers["gap"]().axes[0])]
+    assert list(makers)[:5] == ["learning", "losses", "test_accuracy", "differences", "comparison"]
+    names = [name.split("\n")[0] for name in row_names(makers["test_accuracy"]().axes[0])]
     assert names == ["baseline", "augmentation"]
     assert len(makers["comparison"]().axes[0].get_lines()) == 2
     assert "one batch" not in makers
@@ -1039,17 +1038,18 @@ def test_a_search_is_shown_where_it_looked(searched):
     assert random.get_xscale() == grid.get_xscale() == "log"
     assert (random.get_xlabel(), random.get_ylabel()) == ("learning rate", "momentum")
     assert "validation accuracy" in bar.get_ylabel()
-    (points,) = random.collections
-    assert points.get_offsets()[:, 0].tolist() == [0.001, 0.003, 0.002]
-    assert points.get_array().tolist() == pytest.approx([0, 60, 70])
-    lost, won = random.get_lines()
+    points, ring = random.collections
+    assert points.get_offsets()[:, 0].compressed().tolist() == [0.001, 0.003, 0.002]
+    assert points.get_array().compressed() == pytest.approx([0, 60, 70])
+    (lost,) = random.get_lines()
     assert (lost.get_marker(), list(lost.get_xdata())) == ("x", [0.004])
-    assert (won.get_markerfacecolor(), list(won.get_xdata())) == ("none", [0.002])
-    assert won.get_color() == lost.get_color() == "black"  # not the colour of a setting
+    assert ring.get_offsets()[:, 0].tolist() == [0.002]
+    assert not len(ring.get_facecolor())
+    assert ring.get_edgecolor().tolist() == [[0, 0, 0, 1]]  # not the colour of a setting
     assert random.get_title() == (
         "random search: 2 repeats of 2 runs\n× diverged: 1, ○ highest: 70.0%"
     )
-    (by_grid,) = grid.collections  # one scale of colours for both
+    by_grid, _ = grid.collections  # one scale of colours for both
     assert by_grid.norm is points.norm
     assert (points.norm.vmin, points.norm.vmax) == (0, 70)
     # the repeats of one point side by side, about where it is
@@ -1063,24 +1063,20 @@ def test_a_search_is_shown_where_it_looked(searched):
 
 def test_best_so_far_shows_every_repeat_and_the_mean(searched):
     figure = draw(searched, "best_so_far")
-    runs, ends = figure.axes
+    (runs,) = figure.axes
     assert legend(figure) == [
+        "one repeat",
         "random search, mean of 2 repeats",
         "grid search, mean of 2 repeats",
-        "one repeat",
     ]
     mean = lines(runs)["grid search, mean of 2 repeats"]
     assert list(mean.get_xdata()) == [1, 2]
     assert list(mean.get_ydata()) == pytest.approx([30, 40])
     repeats = [list(line.get_ydata()) for line in faint(runs)]
     assert repeats == [[0, 60], pytest.approx([70, 70]), [20, 30], [40, 50]]
-    values = [list(line.get_xdata()) for line in faint(ends)]
-    assert values == [pytest.approx([60, 70]), pytest.approx([30, 50])]
-    assert ends.containers[1].lines[0].get_xdata() == pytest.approx([40])
-    assert mean.get_color() == ends.containers[1].lines[0].get_color()
     winner = canvas.styles(searched)["random, lr=0.002, momentum=0.9"]  # as its search
-    assert winner[0] == ends.containers[0].lines[0].get_color()
-    assert winner[0] != mean.get_color()
+    assert winner["color"] == lines(runs)["random search, mean of 2 repeats"].get_color()
+    assert winner["color"] != mean.get_color()
 
 
 def test_a_search_that_only_diverged_still_draws(searched):
@@ -1145,7 +1141,7 @@ def test_gradients_of_zero_stand_at_the_foot_of_the_axis(initialised):
     assert drawn(weights_of_step_2)[0] == pytest.approx([30, 10])
     bars = biases.containers[0].lines[2][0].get_segments()
     assert bars[0][:, 1] == pytest.approx([0.8 - 0.4 * 2**0.5, 0.8 + 0.4 * 2**0.5])
-    assert bars[1][:, 1] == pytest.approx([0.03, 0.3 + 0.2 * 2**0.5])  # not down to zero
+    assert bars[1][:, 1] == pytest.approx([0.3 - 0.2 * 2**0.5, 0.3 + 0.2 * 2**0.5])
     assert len({axes.get_ylim() for axes in figure.axes}) == 1  # one scale for all
     low, high = weights.get_ylim()
     assert low < 0 < 80 < high
@@ -1156,19 +1152,15 @@ def test_gradients_of_zero_stand_at_the_foot_of_the_axis(initialised):
     assert legend(figure) == ["xavier, 2 seeds", "zeros, 1 seed"]
 
 
-def test_first_epochs_end_at_a_loss_that_shows_them_all(initialised):
+def test_first_epochs_have_a_comparison_of_their_own(initialised):
     figure = draw(initialised, "early")
-    loss, accuracy = figure.axes
-    assert loss.get_ylim() == (0, pytest.approx(1.05 * 4))
-    assert [text.get_text() for text in loss.texts] == ["cut: up to 50,000.0 nats"]
+    loss, _, accuracy, _ = figure.axes
+    assert loss.get_ylim() == (0, pytest.approx(1.05 * 2))
     assert list(lines(loss)["xavier, 2 seeds"].get_ydata()) == [2.0, 1.0]
     assert list(lines(accuracy)["zeros, 1 seed"].get_ydata()) == [50, 90]
     assert "uniform, 0 seeds (1 diverged)" in legend(figure)
-    # ln 10 = 2.302585 nats, a tenth of the images
-    assert lines(loss)["guessing"].get_ydata()[0] == pytest.approx(2.302585)
-    assert lines(accuracy)["guessing"].get_ydata()[0] == 10
-    assert len(faint(loss)) == 4
-    assert "epochs 1 to 2" in figure.get_suptitle()
+    assert all(axes.get_xlim() == (0.5, 5.5) for axes in figure.axes)
+    assert "epochs 1 to 5" in figure.get_suptitle()
 
 
 def test_divergence_and_guessing_are_marked_beside_the_results(initialised):
@@ -1187,7 +1179,8 @@ def test_nothing_but_divergence_still_draws():
     settings = {"EPOCHS": 2, "EARLY_EPOCHS": 5}
     nothing = summary_of("exp4_init", "4.3, initialisation", groups, settings=settings)
     found = lab.figures.figures(nothing)
-    assert list(found) == ["early", "test_accuracy", "comparison", "uniform"]
+    assert list(found) == ["early", "test_accuracy", "differences", "comparison", "uniform"]
+    assert found.pop("differences")() is None
     assert all(make() is not None for make in found.values())
 
 

@@ -4,38 +4,44 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from lab.figures import canvas, results, sweep
-from lab.figures.canvas import LINES, PALETTE, TRAINING_COLOUR, Figures, Summary
+from lab.figures import canvas, sweep
+from lab.figures.canvas import LINES, MARKERS, TRAINING_COLOUR, Figures, Summary
 
 
 def figures(summary: Summary) -> Figures:
-    """The schedules, the differences from the best fixed rate, and what a sweep has."""
+    """The schedules, and what a sweep has."""
     return {
         "schedules": partial(schedules, summary),
-        "differences": partial(results.differences, summary, summary["groups"]),
         **sweep.figures(summary),
     }
 
 
 def schedules(summary: Summary) -> Figure:
     """Learning rate by epoch: the trained schedules in their colours, the others in grey."""
-    figure, (axes,) = canvas.blank(summary, "learning rate by epoch", row=4)
-    look, falls, grey = canvas.styles(summary), set(), 0
-    for name, rates in summary["schedules"].items():
-        if name in look:
-            colour, marker, _ = look[name]
-            style = {"linewidth": 2, "markersize": 5, "markevery": 7, "zorder": 3}
-            style |= {"color": colour, "marker": marker, "label": f"{name} (trained)"}
-            falls |= set(canvas.drops(rates))
-        else:
-            style = {"linestyle": LINES[grey % len(LINES)], "linewidth": 1, "markersize": 4}
-            style |= {"marker": PALETTE[grey % len(PALETTE)][1], "markevery": (grey, 9)}
-            style |= {"color": TRAINING_COLOUR, "label": name}
-            grey += 1
-        axes.plot(range(1, len(rates) + 1), rates, drawstyle="steps-mid", **style)
+    rate = summary["settings"].get("DECAY_RATE")
+    note = "Inverse time: the first rate / (1 + k · epoch), where epochs are counted from 0"
+    note += f". The trained one has k = {rate:g}" if rate else ""
+    figure, (axes,) = canvas.blank(summary, "learning rate by epoch", row=4, note=note)
+    look = canvas.styles(summary)
+    for at, (name, rates) in enumerate(summary["schedules"].items()):
+        grey = {
+            "color": TRAINING_COLOUR,
+            "linestyle": LINES[at % len(LINES)],
+            "marker": MARKERS[at % len(MARKERS)],
+        }
+        axes.plot(
+            range(1, len(rates) + 1),
+            rates,
+            drawstyle="steps-mid",
+            linewidth=2 if name in look else 1,
+            zorder=3 if name in look else 2,
+            label=f"{name} (trained)" if name in look else name,
+            markersize=4,
+            markevery=(at, 9),  # markers of two curves at one epoch would hide each other
+            **look.get(name, grey),
+        )
     epochs = max(map(len, summary["schedules"].values()))
-    axes.set_xticks(canvas.epoch_ticks(epochs, falls))
-    axes.set_xlabel("epoch (ticks: where a trained schedule drops)" if falls else "epoch")
-    axes.set(ylabel="learning rate", yscale="log", xlim=(0.5, epochs + 0.5))
-    canvas.legend(figure, axes)
+    axes.set(xlabel="epoch", ylabel="learning rate", yscale="log", xlim=(0.5, epochs + 0.5))
+    axes.set_xticks(canvas.epoch_ticks(epochs))
+    canvas.legend(figure)
     return figure

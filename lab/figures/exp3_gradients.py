@@ -7,7 +7,7 @@ from functools import partial
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from lab.figures import canvas, mistakes, results, sweep
+from lab.figures import canvas, sweep
 from lab.figures.canvas import Figures, Group, Summary
 
 WINDOWS = {
@@ -17,10 +17,10 @@ WINDOWS = {
     "last_epochs": ("last 5 epochs", "#D55E00"),
 }
 ON_BIASES = (
-    "With batch normalisation the biases of conv1 to conv3 and fc1 have gradients of about zero "
-    "(rounding errors, cut): it subtracts the mean, and with it what they add"
+    "Batch normalisation subtracts the mean, so the biases of conv1 to conv3 and fc1 change "
+    "nothing: their gradients are about zero"
 )
-STATISTICS = {"mean": "mean of |∂L/∂w|", "std": "deviation of |∂L/∂w|"}
+STATISTICS = {"mean": "mean of |∂L/∂w|", "std": "std of |∂L/∂w|"}
 LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc1", "bn4", "fc2")  # forward
 HEAT_MAP_RANGE = 1e3  # from the largest gradient to those in the darkest shade
 BAR_RANGE = 1e4  # from the largest gradient to the foot of the axis
@@ -36,14 +36,7 @@ def figures(summary: Summary) -> Figures:
         networks["gradients_compared"] = watched
         shown = {name: partial(gradients, summary, groups) for name, groups in networks.items()}
         shown["gradients_by_epoch"] = partial(gradients_by_epoch, summary, watched)
-    return {
-        **shown,
-        "test_accuracy": partial(results.results, summary, performance),
-        "comparison": partial(sweep.comparison, summary, performance),
-        **sweep.each(summary, performance),
-        "differences": partial(results.differences, summary, summary["groups"]),
-        **mistakes.figures(summary),
-    }
+    return {**shown, **sweep.figures(summary, performance)}
 
 
 def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
@@ -52,9 +45,10 @@ def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
     A network has a row, on one scale and with the same places for the same parameters.
     """
     words = f"size of gradients, {', '.join(g['settings']['network'] for g in groups)}"
-    names, count = in_forward_order(groups), len(groups)
-    shape = {"panels": 2 * count, "columns": 2, "row": 2.4 + 1.8 / count, "note": note(groups)}
-    figure, panels = canvas.blank(summary, words, groups, **shape)
+    names, height = in_forward_order(groups), 2.4 + 1.8 / len(groups)
+    figure, panels = canvas.blank(
+        summary, words, groups, 2 * len(groups), 2, row=height, note=note(groups)
+    )
     for axes, (group, statistic) in zip(panels, itertools.product(groups, STATISTICS), strict=True):
         found, parameters = group["gradients"], group["gradients"]["parameters"]
         for at, (window, (words, colour)) in enumerate(WINDOWS.items()):
@@ -63,7 +57,7 @@ def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
             style = {"color": colour, "label": words, "error_kw": {"linewidth": 0.6}}
             axes.bar(places, size["mean"], 0.2, yerr=[s or 0 for s in size["std"]], **style)
             if statistic == "std" and (by_element := found[window].get("std_by_element")):
-                style = {"markersize": 4, "label": "over steps, by element"}
+                style = {"markersize": 4, "label": "std over steps, by element"}
                 axes.plot(places, by_element["mean"], "kx", **style)
         axes.set(yscale="log", title=group["settings"]["network"], ylabel=STATISTICS[statistic])
         axes.sharex(panels[0])
@@ -73,29 +67,28 @@ def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
         axes.set_ylim(max(low, high / BAR_RANGE), high)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=canvas.SMALL)
         axes.tick_params(labelbottom=axes in panels[-2:])
-    canvas.legend(figure, panels[-1])
+    canvas.legend(figure)
     return figure
 
 
 def gradients_by_epoch(summary: Summary, groups: Sequence[Group]) -> Figure:
     """A heat map for each network: mean |gradient| by parameter and epoch, on one colour scale."""
     names, words = in_forward_order(groups), "mean size of gradients by epoch"
-    shape = {"panels": len(groups), "columns": len(groups), "row": 4.8, "note": note(groups)}
-    figure, panels = canvas.blank(summary, words, groups, **shape)
+    count = len(groups)
+    figure, panels = canvas.blank(summary, words, groups, count, count, row=4.8, note=note(groups))
     means = [group["gradients"]["history"]["mean"] for group in groups]
     biggest = max(value for mean in means for epoch in mean for value in epoch)
     scale = LogNorm(vmin=biggest / HEAT_MAP_RANGE, vmax=biggest, clip=True)
     for axes, group, mean in zip(panels, groups, means, strict=True):
-        rows = {name: [float("nan")] * len(mean) for name in names}  # what it has not stays white
-        rows |= dict(zip(group["gradients"]["parameters"], zip(*mean, strict=True), strict=True))
+        found = dict(zip(group["gradients"]["parameters"], zip(*mean, strict=True), strict=True))
+        rows = [found.get(name, [float("nan")] * len(mean)) for name in names]  # NaN stays white
         extent = (0.5, len(mean) + 0.5, len(names) - 0.5, -0.5)
-        style = {"aspect": "auto", "cmap": "cividis", "norm": scale, "extent": extent}
-        image = axes.imshow([list(row) for row in rows.values()], **style)
+        image = axes.imshow(rows, aspect="auto", cmap="cividis", norm=scale, extent=extent)
         axes.grid(False)
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [])
         axes.set_xticks(canvas.epoch_ticks(len(mean)))
         axes.set(xlabel="epoch", title=group["settings"]["network"])
-    figure.colorbar(image, ax=panels, label="mean of |∂L/∂w| (smaller ones darkest)")
+    figure.colorbar(image, ax=panels, label="mean of |∂L/∂w| (below the scale: darkest)")
     return figure
 
 

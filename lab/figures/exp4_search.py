@@ -2,17 +2,13 @@
 
 from functools import partial
 
+import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lab.figures import canvas, results, sweep
-from lab.figures.canvas import FAINT, PALETTE, Figures, Summary
-from lab.summary import spread
-
-# a ring around one of the points of a search
-WINNER = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgewidth": 2}
-WINNER |= {"color": "black", "linestyle": "none"}
+from lab.figures import canvas, sweep
+from lab.figures.canvas import COLOURS, FAINT, Figures, Summary
 
 
 def figures(summary: Summary) -> Figures:
@@ -20,19 +16,18 @@ def figures(summary: Summary) -> Figures:
     return {
         "search": partial(search_map, summary),
         "best_so_far": partial(best_by_budget, summary),
-        "differences": partial(results.differences, summary, summary["groups"]),
         **sweep.figures(summary),
     }
 
 
 def search_map(summary: Summary) -> Figure:
     """Every run of both searches: where it was in the ranges, and its validation accuracy."""
-    searches = summary["search"]
+    searches, words = summary["search"], "every run of both searches"
     repeats, count = max(len(found["repeats"]) for found in searches.values()), len(searches)
-    note = f"The {repeats} repeats of a search at one point lie side by side"
-    words = "where the searches looked, and what they found"
-    shape = {"panels": count, "columns": count, "row": 4.6, "note": note}
-    figure, panels = canvas.blank(summary, words, summary["groups"], **shape)
+    note = f"The {repeats} repeats of a search at one point stand side by side"
+    figure, panels = canvas.blank(
+        summary, words, summary["groups"], count, count, row=4.6, note=note
+    )
     points = [p for found in searches.values() for r in found["repeats"] for p in r["points"]]
     known = [100 * p["val_accuracy"] for p in points if p["val_accuracy"] is not None]
     scale = Normalize(min(known, default=0), max(known, default=100))
@@ -41,21 +36,17 @@ def search_map(summary: Summary) -> Figure:
         tried = [(n, p) for n, repeat in enumerate(found["repeats"]) for p in repeat["points"]]
         different = {(point["learning_rate"], point["momentum"]) for _, point in tried}
         aside = (high / low) ** 0.025 if len(different) < len(tried) else 1.0  # between repeats
-        sound, lost, won = [], [], []
-        for n, point in tried:
-            x = point["learning_rate"] * aside ** (n - (repeats - 1) / 2)
-            accuracy = point["val_accuracy"]
-            where = lost if accuracy is None else sound
-            where.append((x, point["momentum"], accuracy and 100 * accuracy))
-            won += where[-1:] if point == found["winner"] else []
-        xs, ys, colours = zip(*sound, strict=True) if sound else ((), (), ())
-        image = axes.scatter(xs, ys, 40, colours, cmap="cividis", norm=scale)
-        for style, marked in ((canvas.DIVERGED, lost), (WINNER, won)):
-            axes.plot([x for x, _, _ in marked], [y for _, y, _ in marked], **style)
+        xs = np.array([p["learning_rate"] * aside ** (n - (repeats - 1) / 2) for n, p in tried])
+        ys = np.array([point["momentum"] for _, point in tried])
+        accuracies = canvas.percent(point["val_accuracy"] for _, point in tried)
+        lost, won = np.isnan(accuracies), np.array([p == found["winner"] for _, p in tried])
+        image = axes.scatter(xs, ys, 40, accuracies, cmap="cividis", norm=scale)
+        axes.plot(xs[lost], ys[lost], **canvas.DIVERGED)
+        axes.scatter(xs[won], ys[won], 170, "none", edgecolors="black", linewidths=2)  # a ring
         axes.set(xscale="log", xlabel="learning rate", ylabel="momentum")
-        highest = "".join(f", ○ highest: {accuracy:.1f}%" for *_, accuracy in won)
+        highest = "".join(f", ○ highest: {accuracy:.1f}%" for accuracy in accuracies[won])
         budget = f"{name} search: {repeats} repeats of {len(tried) // repeats} runs"
-        axes.set_title(f"{budget}\n× diverged: {len(lost)}{highest}")
+        axes.set_title(f"{budget}\n× diverged: {lost.sum()}{highest}")
         axes.sharex(panels[0])
         axes.sharey(panels[0])
     panels[0].autoscale()
@@ -64,25 +55,20 @@ def search_map(summary: Summary) -> Figure:
 
 
 def best_by_budget(summary: Summary) -> Figure:
-    """The best validation accuracy by the number of runs spent, and where each repeat ends."""
-    searches, look, rows = summary["search"], canvas.styles(summary), []
-    words = "best so far by runs spent"
-    figure, (axes, ends) = canvas.blank(summary, words, summary["groups"], 2, 2)
-    for name, found in searches.items():
-        # a search has the colour of its winner, trained again
-        labels = [label for label in look if label.startswith(f"{name},")]
-        style = look[labels[0]] if labels else (*PALETTE[-1], "-")
-        line = {"color": style[0], "drawstyle": "steps-post"}
+    """The best validation accuracy by the number of runs spent: every repeat and the mean."""
+    figure, (axes,) = canvas.blank(summary, "highest accuracy so far", summary["groups"], row=4)
+    for (name, found), colour in zip(summary["search"].items(), COLOURS, strict=False):
+        style = {"color": colour, "drawstyle": "steps-post"}
         for repeat in found["repeats"]:
-            canvas.plot(axes, repeat["best_so_far"], "accuracy", **line, **FAINT)
-        line |= {"marker": style[1], "markersize": 5, "linewidth": 2}
-        line["label"] = f"{name} search, mean of {len(found['repeats'])} repeats"
-        canvas.plot(axes, found["best_so_far"]["mean"], "accuracy", **line)
-        values = [repeat["best_so_far"][-1] for repeat in found["repeats"]]
-        known = [value for value in values if value is not None]
-        rows.append((f"{name}\nsearch", values, spread(known), style))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="runs spent", ylabel="highest validation accuracy so far (%)")
-    canvas.dots(ends, rows, "highest of all (%)")
-    canvas.legend(figure, axes, canvas.entry("one repeat"))
+            faint = style | FAINT | {"label": "one repeat"}
+            canvas.plot(axes, repeat["best_so_far"], "accuracy", **faint)
+        label = f"{name} search, mean of {len(found['repeats'])} repeats"
+        canvas.plot(
+            axes, found["best_so_far"]["mean"], "accuracy", label=label, linewidth=2, **style
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set(
+        xlabel="runs that the search has trained", ylabel="highest validation accuracy so far (%)"
+    )
+    canvas.legend(figure)
     return figure

@@ -40,11 +40,11 @@ def by_class(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
     matrix.set_yticks(range(len(names)), names)
     matrix.set(xlabel="predicted class", ylabel="true class")
     figure.colorbar(image, ax=matrix, label="images of the true class (%)", shrink=0.8)
-    recalls = dict(
-        sorted(((n, shares[i][i]) for i, n in enumerate(names)), key=lambda pair: pair[1])
+    recalls = sorted((shares[at][at], name) for at, name in enumerate(names))
+    colour = canvas.styles(summary)[group["label"]]["color"]
+    drawn = bars.barh(
+        [name for _, name in recalls], [recall for recall, _ in recalls], color=colour
     )
-    colour = canvas.styles(summary)[group["label"]][0]
-    drawn = bars.barh(list(recalls), recalls.values(), color=colour)
     bars.bar_label(drawn, fmt="%.0f", padding=3)
     bars.set(xlabel="accuracy by class (%)", xlim=(0, 108), xticks=range(0, 101, 20))
     return figure

@@ -1,22 +1,22 @@
 """The figures that every sweep has: curves, their comparison, results, and the best model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import chain, product
-from typing import Any
+from itertools import product
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lab.figures import canvas, mistakes, results
-from lab.figures.canvas import AXIS_LABELS, Figures, Group, Summary
+from lab.figures.canvas import AXIS_LABELS, PARTS, TRAINING_COLOUR, Figures, Group, Summary
 
 
-def figures(summary: Summary) -> Figures:
-    """What the settings reach, their curves compared, each one's curves, and the best model."""
-    groups = summary["groups"]
+def figures(summary: Summary, groups: Sequence[Group] | None = None) -> Figures:
+    """What settings (all, or these) reach, how they differ, their curves, and the best model."""
+    groups = summary["groups"] if groups is None else groups
     return {
         "test_accuracy": partial(results.results, summary, groups),
+        "differences": partial(results.differences, summary, groups),
         "comparison": partial(comparison, summary, groups),
         **each(summary, groups),
         **mistakes.figures(summary),
@@ -34,38 +34,34 @@ def curves(summary: Summary, group: Group, others: Sequence[Group]) -> Figure:
     others are the settings whose scales it shares.
     """
     words = f"{group['label']}, {canvas.counted(group)}"
-    figure, panels = canvas.blank(summary, words, [group], 2, 2, curves=True)
-    for axes, quantity in zip(panels, AXIS_LABELS, strict=True):
-        canvas.train_and_val(axes, group, quantity, canvas.styles(summary)[group["label"]][0])
-        canvas.share_scale([axes], quantity, canvas.values_of(others, quantity))
-    canvas.legend(figure, panels[0], canvas.entry("one seed"))
+    figure, _ = side_by_side(summary, words, {"": group}, list(AXIS_LABELS), 2, others)
+    canvas.legend(figure)
     return figure
 
 
-def comparison(summary: Summary, groups: Sequence[Group]) -> Figure:
-    """The mean curves of several settings: training as it is, validation smoothed."""
+def comparison(summary: Summary, groups: Sequence[Group], last: int = 0) -> Figure:
+    """The mean curves of settings, until an epoch: training as it is, validation smoothed."""
     window = summary["settings"].get("SMOOTHING_WINDOW", 1)
-    figure, panels = canvas.blank(summary, "mean curves", groups, 4, 2, row=3.2, curves=True)
+    note, titles = "Lines: means over the seeds", {"train": "training", "val": "validation"}
+    if window > 1:
+        titles["val"] = f"validation, moving mean of {window} epochs"
+        note += ". The moving mean is centred on its epoch"
+    note += f"\n{canvas.how_trained(groups)}"
+    words = f"mean curves, epochs 1 to {last}" if last else "mean curves"
+    figure, panels = canvas.blank(summary, words, groups, 4, 2, row=3.2, note=note)
     look = canvas.styles(summary)
-    for axes, (quantity, part) in zip(panels, product(AXIS_LABELS, canvas.PARTS), strict=True):
+    for axes, (quantity, part) in zip(panels, product(AXIS_LABELS, PARTS), strict=True):
         for group in groups:
             name, label = f"{part}_{quantity}", f"{group['label']}, {canvas.counted(group)}"
             curve = smooth(group["mean"][name], window if part == "val" else 1)
-            canvas.plot(axes, curve, name, label=label, **mean_style(look[group["label"]], curve))
-        canvas.label_epochs(axes, quantity, groups)
-        smoothed = f", moving mean of {window} epochs" if window > 1 else ""
-        axes.set_title(f"validation{smoothed}" if part == "val" else "training")
-    for row, quantity in ((panels[:2], "loss"), (panels[2:], "accuracy")):  # beside each other
-        means = [g["mean"][f"{part}_{quantity}"] for g in groups for part in canvas.PARTS]
-        canvas.share_scale(row, quantity, chain(*means))
-    canvas.legend(figure, panels[0])
+            few = {"markersize": 5, "markevery": max(1, (last or len(curve)) // 6)}
+            canvas.plot(axes, curve, name, label=label, **few, **look[group["label"]])
+        canvas.label_epochs(axes, quantity, groups, last)
+        means = [group["mean"][f"{part}_{quantity}"] for group in groups for part in PARTS]
+        canvas.set_scale(axes, quantity, means)
+        axes.set_title(titles[part])
+    canvas.legend(figure)
     return figure
-
-
-def mean_style(style: canvas.Style, curve: Sequence[float | None]) -> dict[str, Any]:
-    """How the mean curve of a setting is drawn beside others, with about six markers."""
-    found = dict(zip(("color", "marker", "linestyle"), style, strict=True))
-    return found | {"markersize": 5, "markevery": max(1, len(curve) // 6)}
 
 
 def side_by_side(
@@ -73,23 +69,29 @@ def side_by_side(
     words: str,
     titles: Mapping[str, Group],
     quantities: Sequence[str],
-    row: float,
-    draw: Callable[[Axes, Group, str, str], None] = canvas.train_and_val,
+    columns: int,
+    others: Sequence[Group] = (),
 ) -> tuple[Figure, list[Axes]]:
-    """A panel for each setting, on one scale: every seed and the mean; the panels, row by row.
+    """Training and validation of every setting, on one scale, in panels that titles name.
 
-    titles name the panels. With several quantities, each has a row of its own.
+    others are more settings that have the same scale. The panels come quantity by quantity.
     """
-    groups, look = list(titles.values()), canvas.styles(summary)
-    columns = len(groups) if len(quantities) > 1 else min(-(-len(groups) // 2), 4)
-    shown = list(product(quantities, groups))
-    figure, panels = canvas.blank(summary, words, groups, len(shown), columns, row=row, curves=True)
-    for at, (axes, (quantity, group)) in enumerate(zip(panels, shown, strict=True)):
-        draw(axes, group, quantity, look[group["label"]][0])
-        canvas.share_scale([axes], quantity, canvas.values_of(groups, quantity))
-        axes.set_ylabel("" if at % columns else axes.get_ylabel())
-    for axes, title in zip(panels, titles, strict=False):
-        axes.set_title(title, fontsize=11)
+    shown, look = list(product(quantities, titles.items())), canvas.styles(summary)
+    groups = list(titles.values())
+    note = canvas.how_trained(groups)
+    figure, panels = canvas.blank(summary, words, groups, len(shown), columns, note=note)
+    for at, (axes, (quantity, (title, group))) in enumerate(zip(panels, shown, strict=True)):
+        grey = {"color": TRAINING_COLOUR, "linestyle": "--", "label": "training, mean"}
+        canvas.seeds_and_mean(axes, group, f"train_{quantity}", **grey)
+        colour = {"color": look[group["label"]]["color"], "label": "validation, mean"}
+        canvas.seeds_and_mean(axes, group, f"val_{quantity}", **colour)
+        canvas.label_epochs(axes, quantity, [group])
+        runs = [run for group in [*groups, *others] for run in group["runs"]]
+        every = [run[f"{part}_{quantity}"] for run in runs for part in PARTS]
+        canvas.set_scale(axes, quantity, every)
+        if at % len(titles) % columns:  # its neighbour to the left has the same axis
+            axes.set_ylabel("")
+        axes.set_title(title if quantity == quantities[0] else "", fontsize=11)
     return figure, panels
 
 
