@@ -14,7 +14,7 @@ import dataclasses
 
 import exp1_lr
 import lab
-from lab import Experiment, Groups
+from lab import Experiment, Groups, constants
 from lab.summary import best_label, roughness, spread
 from lab.tables import plus_minus
 
@@ -43,6 +43,7 @@ def normalised() -> Groups:
 
 def twins() -> Groups:
     """All runs with the short last batch: 1.1's and BatchNormNet's."""
+    constants.check_constants("exp1_lr.py", vars(exp1_lr))
     return exp1_lr.runs() | normalised()
 
 
@@ -55,6 +56,7 @@ def runs() -> Groups:
 
 
 def main(experiment: Experiment) -> None:
+    experiment.check(runs())  # before hours of training
     records = experiment.train(exp1_lr) | experiment.train(normalised() | runs())
     rates = list(exp1_lr.runs())
     rates_without = [f"{label}{WITHOUT}" for label in rates]

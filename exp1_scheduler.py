@@ -78,7 +78,8 @@ def runs() -> Groups:
 
 
 def main(experiment: Experiment) -> None:
-    scheduled = runs()  # first, so that a bad constant is named before hours of training
+    scheduled = runs()
+    experiment.check(scheduled)  # before hours of training
     fixed = experiment.train(exp1_lr)
     best = best_label(fixed)
     trained = experiment.train(scheduled)

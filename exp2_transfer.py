@@ -81,7 +81,7 @@ def sources(label: str, records: Sequence[Record]) -> list[Run]:
 
 
 def main(experiment: Experiment) -> None:
-    runs()  # so that a bad constant is named before hours of training
+    experiment.check(runs())  # before hours of training
     fixed, whole = experiment.train(exp1_lr), experiment.train(exp2_dropout)
     best = best_label(fixed)
     untouched = f"untouched, {best}"

@@ -191,6 +191,8 @@ class Training:
         self.device = dataset.images.device
         indices = data.split_indices(run.split, len(dataset.images), run.overfit_images)
         self.train_indices, self.val_indices = (part.to(self.device) for part in indices)
+        if not (len(self.train_indices) and len(self.val_indices)):
+            raise UserError(f"split = {run.split!r}: must leave images to train and to validate on")
         self.network = build(run, len(dataset.class_names), start).to(self.device)
         self.takes_noise = "noise" in takes(self.network.forward)
         if self.takes_noise and not hasattr(self.network, "noise_features"):
@@ -208,7 +210,9 @@ class Training:
         self.steps_per_epoch = n // size if run.drop_last else math.ceil(n / size)
         self.images_per_epoch = min(n, self.steps_per_epoch * size)
         if size > n:
-            raise UserError(f"BATCH_SIZE = {size}: must be at most the {n:,} training images")
+            raise UserError(
+                f"BATCH_SIZE = {size}: must be at most the {n:,} training images of {run.dataset}"
+            )
         normalised = any(
             isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.network.modules()
         )

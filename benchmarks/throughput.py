@@ -35,7 +35,7 @@ import data
 import models
 import train
 from data import Dataset, UserError
-from lab import download, figures, provenance, sweep
+from lab import download, engine, figures, provenance, sweep
 from lab.figures import canvas
 from lab.records import Recorder
 from lab.stacked import Together, capture
@@ -307,7 +307,9 @@ def _work(loop: Loop, stopwatch: Stopwatch, folder: Path) -> float | None:
         loop(stopwatch, folder)
     except TimeIsUp:
         return stopwatch.rate
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not engine.is_out_of_memory(error):
+            raise
         return None
 
 

@@ -106,11 +106,12 @@ def train(
                 if size == 1:
                     line = "too little free GPU memory for one run; free some or use --device"
                     raise UserError(line) from None
-                line = f"too little GPU memory for {size} runs at once: {size // 2} at once instead"
+                half = math.ceil(size / 2)
+                line = f"too little GPU memory for {size} runs at once: {half} at once instead"
                 if captured:
-                    raise ReplaceWorker(line, Mode(way, size // 2)) from error
+                    raise ReplaceWorker(line, Mode(way, half)) from error
                 store.say(line)
-                waiting[:0] = [(part, way) for part in parts(group, math.ceil(size / 2))]
+                waiting[:0] = [(part, way) for part in parts(group, half)]
             elif captured or is_of_cuda(error):
                 way = WAYS[WAYS.index(way) + 1]
                 line = f"{place}: {first_line(error)}; {INSTEAD[way]} instead"

@@ -64,6 +64,11 @@ class Experiment:
             groups = rehearsal(groups)
         return self.records(groups, fresh)
 
+    def check(self, groups: Groups) -> None:
+        """See that these runs can be trained, before others are. Raises UserError where not."""
+        groups = rehearsal(groups) if self.options.quick else groups
+        sweep.check([run for group in groups.values() for run in group])
+
     def records(self, groups: Groups, fresh: bool) -> Records:
         """Train what is not finished; fresh trains again what is."""
         runs = [run for group in groups.values() for run in group]
@@ -230,7 +235,7 @@ def run(
         main(experiment)
     except UserError as error:
         # the processes of a machine meet the same mistakes, and one of them says so
-        if distributed.local_rank() == 0 or isinstance(error, sweep.WorkerFailed):
+        if distributed.local_rank() == 0 or isinstance(error, sweep.SweepFailed):
             print(error, file=sys.stderr)
         sys.exit(130 if isinstance(error, sweep.Interrupted) else 2)
     except KeyboardInterrupt:

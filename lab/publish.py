@@ -33,6 +33,9 @@ class Publication(Experiment):
         self.own = Store(results_root())
         self.root, self.store = experiment.PUBLISHED, Store(experiment.PUBLISHED, any_code=True)
 
+    def check(self, groups: Groups) -> None:
+        """Nothing, as these runs were trained."""
+
     def records(self, groups: Groups, fresh: bool) -> Records:
         """The records of these runs. Raises UserError where one is not finished, or a rehearsal."""
         runs = list(dict.fromkeys(run for group in groups.values() for run in group))
@@ -113,6 +116,8 @@ def write_findings(readme: Path) -> None:
     text = readme.read_text(encoding="utf-8")
     for name, paragraphs in parts.items():
         start, end = f"<!-- {name}: written by python -m lab.publish -->", f"<!-- end of {name} -->"
+        if [text.count(start), text.count(end)] != [1, 1]:
+            raise UserError(f"{readme} must hold the lines {start} and {end} once")
         before, rest = text.split(start)
         text = "\n\n".join([before + start, *paragraphs, end]) + rest.split(end)[1]
     write(readme, text.encode())

@@ -258,9 +258,7 @@ class Store:
             if not self.any_code:
                 target = path.with_name(path.name + ".damaged")
                 move(path, target)
-                self.say(
-                    f"{path} is damaged ({error}); it is kept as {target.name} and trained again"
-                )
+                self.say(f"{path} is damaged ({error}); it is set aside as {target.name}")
             return None
 
 
@@ -296,7 +294,7 @@ def has_locks(folder: Path) -> bool:
     """
     if fcntl is None:
         return True
-    with (folder / "probe").open("a") as file:
+    with (folder / "probe").open("a+") as file:  # NFS shares no lock on a file only written
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:

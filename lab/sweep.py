@@ -1,8 +1,8 @@
 """Carrying out a sweep: every core or GPU trains runs until all are finished.
 
-Each worker process walks the same list and claims the runs that nobody has finished or claimed, so
-that the results folder is all that workers, and sweeps started side by side, need to share. A core
-takes one run at a time; a GPU takes an equal share of all and trains it together (engine.py).
+Each worker process claims runs that nobody has finished or claimed: first those of its own share,
+then what is left. So the results folder is all that workers, and sweeps started side by side, need
+to share. A core takes one run at a time; a GPU trains its share together (engine.py).
 """
 
 import dataclasses
@@ -43,8 +43,8 @@ class Interrupted(UserError):
     """The user stopped the sweep (Ctrl-C or SIGTERM); the text says what is kept."""
 
 
-class WorkerFailed(UserError):
-    """A worker could not go on, which only the process that started it knows."""
+class SweepFailed(UserError):
+    """Runs could not be trained, which perhaps only this process of several knows."""
 
 
 def load_data(name: str) -> Dataset:
@@ -86,8 +86,7 @@ def train(
     try:
         while todo:
             train_once(todo, store, devices, weights)
-            if todo := unfinished(todo, store, weights):
-                wait_for_others(todo, store, weights)
+            todo = wait_for_others(todo, store, weights)
     except KeyboardInterrupt:
         left = len(unfinished(runs, store, weights))
         raise Interrupted(
@@ -95,7 +94,12 @@ def train(
             f"kept, the others at their last checkpoint; the same command"
             f"{' without --fresh' if fresh else ''} goes on there"
         ) from None
-    return [store.load_record(run) for run in runs]
+    except UserError as error:
+        raise SweepFailed(f"{distributed.place()}{error}") from None
+    records = [store.load_record(run) for run in runs]
+    if None in records:
+        raise UserError(f"records in {store.root} were moved or damaged meanwhile: start again")
+    return records
 
 
 def unique(runs: Sequence[Run]) -> list[Run]:
@@ -119,15 +123,22 @@ def train_sources(runs: Sequence[Run], store: Store, device: str | None) -> None
             raise UserError(f"{label(run)} diverged, so that no run can start from it")
 
 
-def wait_for_others(todo: Sequence[Run], store: Store, weights: bool) -> None:
-    """Sleep until all runs are finished, or one that another process had claimed is free again."""
-    print(f"waiting for {len(todo)} runs that another process on this folder is training")
+def wait_for_others(todo: Sequence[Run], store: Store, weights: bool) -> list[Run]:
+    """Wait until all runs are finished, or one that another process had claimed is free again.
+
+    Returns the runs that are still to be trained.
+    """
+    said = False
     while todo := unfinished(todo, store, weights):
+        if not said:
+            print(f"waiting for {len(todo)} runs that another process on this folder is training")
+            said = True
         for run in todo:
             with store.claim(run) as free:
                 if free and not store.is_finished(run, weights):
-                    return
+                    return todo
         time.sleep(BUSY_SECONDS)
+    return []
 
 
 def worker_devices(device: str | None, runs: int) -> list[str]:
@@ -149,8 +160,10 @@ def worker_devices(device: str | None, runs: int) -> list[str]:
         if distributed.local_size() > max(len(gpus), 1) and not alone:
             raise UserError(f"torchrun: use --nproc-per-node={len(gpus)}, a process for each GPU")
         return gpus[:runs] if alone else [gpus[distributed.local_rank()]]
-    if device in gpus:
+    if device in gpus and alone:
         return [device]
+    if device in gpus:
+        raise UserError(f"--device {device}: torchrun gives every process a GPU of its own")
     if device == "mps":
         raise UserError("--device mps: on a Mac the study trains on the CPU: use --device cpu")
     known = ", ".join(["cpu", *(["cuda", *gpus] if gpus else [])])
@@ -267,7 +280,7 @@ def follow(
                     died.append(how_it_died(worker, current[pipe]))
                 continue
             if kind == "error":
-                raise WorkerFailed(f"{distributed.place()}{words[0]}")
+                raise UserError(words[0])
             if kind == "say":
                 progress.say(words[0])
             elif kind == "replace":
@@ -282,9 +295,9 @@ def follow(
                 if distributed.rank() == 0:  # which shows its own share, for all
                     getattr(progress, kind)(*words)
     if died:
-        raise WorkerFailed(
-            f"{distributed.place()}{'; '.join(died)}; what the other processes finish is kept: "
-            "start again, without --fresh, to go on"
+        raise UserError(
+            f"{'; '.join(died)}; what the other processes finish is kept: start again, without "
+            "--fresh, to go on"
         )
 
 
@@ -364,6 +377,8 @@ class Progress:
 
     def finished(self, run: Run, record: dict[str, Any] | None) -> None:
         """Say what a run has come to. record is None where another process has finished it."""
+        if self.bar is None and record is None:
+            self.done.pop(run, None)  # it is no part of what this sweep counts
         if self.bar and run in self.done:
             done = run.epochs if record is None else count_epochs(record)
             if record is None:

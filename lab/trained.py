@@ -11,7 +11,7 @@ from torch import nn
 
 from lab import experiment
 from lab.experiment import results_root
-from lab.provenance import HERE, fingerprint
+from lab.provenance import HERE, engine_fingerprint, fingerprint
 from lab.records import KEYS, run_of
 from lab.summary import in_words
 from train import UserError, build
@@ -30,7 +30,7 @@ def find_run(name: str) -> Path:
     exact = Path(name).resolve()
     for folder in (results_root(), experiment.PUBLISHED, results_root() / "quick"):
         paths = sorted((folder / "runs").glob("*.json"))
-        if matching := [p for p in paths if name in shown(p) or p.resolve() == exact]:
+        if matching := [p for p in paths if name in shown(p) or exact == p.resolve()]:
             break
     else:
         raise UserError(f"no finished run has {name!r} in its path: run an experiment first")
@@ -54,7 +54,8 @@ def is_present(path: Path) -> bool:
     """Whether a record is whole and by the code that would make it now."""
     try:
         record = load(path)
-        return record["code"] == fingerprint(run_of(record["run"]))
+        by_present = record.get("engine") in (None, engine_fingerprint())
+        return by_present and record["code"] == fingerprint(run_of(record["run"]))
     except (UserError, TypeError):
         return False  # damaged, or of a network that is no longer there
 
@@ -78,9 +79,11 @@ def load_network(name: str) -> nn.Module:
     Raises UserError where there is no such run, or its weights are not kept, or not its own.
     """
     if name.endswith(".pt"):  # the record lies in runs/, whether published or not
-        name = str(Path(name).parent.parent / "runs" / f"{Path(name).stem}.json")
+        name = f"{Path(name).as_posix().removesuffix('.pt').replace('weights/', 'runs/')}.json"
     path = find_run(name)
     record = load(path)
+    if record["diverged_at_epoch"] is not None:
+        raise UserError(f"{shown(path)} holds a run that diverged: it has no trained network")
     published = path.parent.parent == experiment.PUBLISHED
     weights = (path.parent.parent / "weights" if published else path.parent) / f"{path.stem}.pt"
     try:

@@ -15,6 +15,7 @@ import models
 from benchmarks import throughput
 from benchmarks.throughput import LARGE_PRODUCTS, Contestant, Stopwatch, TimeIsUp
 from data import UserError
+from lab.stacked import CaptureError
 from train import Training
 
 CPU = torch.device("cpu")
@@ -155,7 +156,7 @@ def hang(stopwatch, folder):
 
 
 def too_large(stopwatch, folder):
-    raise torch.OutOfMemoryError
+    raise CaptureError("a step cannot be captured") from torch.OutOfMemoryError()
 
 
 def test_processes_of_a_contestant_run_at_once_and_add_up(processes, tmp_path):

@@ -490,7 +490,7 @@ def test_fewer_train_at_once_where_memory_is_short(few, digits, store, said, mon
     runs = [few(seed=seed, epochs=1) for seed in range(7)]
     assert train_together(runs, digits, store) == []
     assert trained == [[0], [1, 2], [3, 4], [5, 6]]
-    assert said[0] == "too little GPU memory for 7 runs at once: 3 at once instead"
+    assert said[0] == "too little GPU memory for 7 runs at once: 4 at once instead"
     assert all(store.is_finished(run) for run in runs)
 
 
@@ -500,7 +500,7 @@ def test_memory_that_runs_out_in_a_capture_replaces_the_worker(few, digits, stor
     with pytest.raises(engine.ReplaceWorker) as raised:
         train_together(runs, digits, store)
     assert raised.value.mode == Mode(CAPTURED, 2)
-    assert str(raised.value) == "too little GPU memory for 5 runs at once: 2 at once instead"
+    assert str(raised.value) == "too little GPU memory for 5 runs at once: 3 at once instead"
     assert train_together(runs, digits, store, mode=raised.value.mode) == []
 
 

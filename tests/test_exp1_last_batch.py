@@ -109,9 +109,10 @@ def test_bad_constant_is_named(
     assert "exp1_last_batch.py" in line
 
 
+@pytest.mark.parametrize("option", ["--quick", "--so-far"])
 def test_bad_constant_of_1_1_is_named_with_its_file(
-    a_lab: Lab, refused: Callable[..., str]
+    option: str, a_lab: Lab, refused: Callable[..., str]
 ) -> None:
-    line = refused(a_lab.edit(exp1_lr, SEEDS=5), exp1_last_batch, "--quick")
+    line = refused(a_lab.edit(exp1_lr, SEEDS=5), exp1_last_batch, option)
     assert line.startswith("SEEDS")
     assert "edit it at the top of exp1_lr.py" in line

@@ -352,6 +352,13 @@ def test_damaged_summary_of_another_experiment_is_named_and_readme_is_kept(
     assert (published.parent / "README.md").read_text() == README
 
 
+def test_readme_without_the_places_for_findings_is_named(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing")
+    with pytest.raises(UserError, match=r"README.md must hold the lines <!-- findings: .* once"):
+        publish.write_findings(readme)
+
+
 def test_publication_trains_nothing_even_where_it_could(
     published: Path, own: Store, a_lab: Lab
 ) -> None:

@@ -298,3 +298,13 @@ def test_folder_on_a_disk_without_locks_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(UserError, match=r"disk without file locks.*: set RESULTS_DIR"):
         store.claim(a_run()).__enter__()
+
+
+def test_disk_that_shares_no_lock_on_a_file_that_is_only_written_is_accepted(
+    store: Store, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS, which makes a lock on a range of bytes of it."""
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr("lab.store.fcntl.flock", fcntl.lockf)
+    with store.claim(a_run()) as free:
+        assert free

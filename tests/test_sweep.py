@@ -274,6 +274,7 @@ def test_sweep_waits_for_a_run_that_another_one_trains(
     other.join()
     printed = capsys.readouterr()
     assert "waiting for 1 runs that another process on this folder is training" in printed.out
+    assert printed.out.count("device ") == 1  # no worker is started once all is finished
     assert "finished " not in printed.err
 
 
@@ -414,6 +415,18 @@ def test_each_finished_run_leaves_one_line(
     ]
 
 
+def test_bar_leaves_out_what_others_had_finished_before_it_began(
+    a_run: Callable[..., Run],
+) -> None:
+    elsewhere, here = (a_run(seed=seed, epochs=10) for seed in (1, 2))
+    progress = Progress([elsewhere, here])
+    progress.finished(elsewhere, None)
+    progress.progress(here, 10.0, 64, None)
+    progress.finished(here, made_up(here))
+    assert "10.0/10 epochs" in str(progress.bar)
+    progress.close()
+
+
 def test_bar_is_full_at_the_end_whatever_diverged(a_run: Callable[..., Run]) -> None:
     """A run that diverges leaves epochs out, in the midst of one."""
     runs = [a_run(seed=seed, epochs=10) for seed in range(5)]
@@ -436,6 +449,21 @@ def test_rehearsal_says_each_finished_run_once(rehearsal_of_1_1: Rehearsal) -> N
     assert len(lines) == 4
     for line in lines:
         assert re.search(r": validation \d+\.\d\d%, test \d+\.\d\d%$", line)
+
+
+def test_one_gpu_for_all_processes_of_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="cuda:1: torchrun gives every process a GPU of its own"):
+        sweep.worker_devices("cuda:1", 25)
+
+
+def test_record_that_is_moved_away_at_the_end_is_one_line(
+    store: Store, a_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "is_finished", lambda run, weights=False: True)
+    with pytest.raises(UserError, match="were moved or damaged meanwhile: start again"):
+        sweep.train([a_run()], store, "cpu")
 
 
 def test_there_are_as_many_workers_as_cores_or_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -946,3 +946,10 @@ def test_cuda_agrees_with_the_cpu(network, a_run, digits):
     cpu, gpu = trained(run, digits), trained(run, digits.to("cuda"))
     for name in ("train_loss", "val_loss"):
         assert gpu.curves[name] == pytest.approx(cpu.curves[name], rel=1e-3)
+
+
+@pytest.mark.parametrize("fractions", [(0.0, 1.0), (0.5, 0.5)])
+def test_split_that_leaves_nothing_is_refused(fractions, a_run, digits, monkeypatch):
+    monkeypatch.setitem(data.TRAINING_FRACTIONS, "mine", fractions)
+    with pytest.raises(UserError, match="split = 'mine': must leave images to train and to valid"):
+        Training(a_run(split="mine"), digits)

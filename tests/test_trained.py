@@ -161,7 +161,7 @@ def test_weights_that_are_not_those_of_the_record_are_refused(trouble: str, reco
 def test_diverged_run_has_no_network(trained: Path, a_run: Callable[..., Run]) -> None:
     run = a_run(learning_rate=7, dataset="digits")
     Store(trained).save(run, made_up(run, diverged_at=1), None)
-    with pytest.raises(UserError, match=r"\.pt is not there"):
+    with pytest.raises(UserError, match=r"lr=7_seed=1.* holds a run that diverged"):
         lab.load_network("lr=7_seed=1")
 
 

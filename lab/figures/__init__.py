@@ -21,7 +21,8 @@ def figures(summary: Summary) -> Figures:
     """The figures of an experiment by name, in their order, each a function that draws it."""
     name = f"lab.figures.{summary['experiment']}"
     # half-way, what an experiment's own figures need beyond its groups is not there yet
-    if not summary["finished"] and importlib.util.find_spec(name):
+    own = summary["experiment"].isidentifier() and importlib.util.find_spec(name)
+    if own and not summary["finished"]:
         module = importlib.import_module(name)
         return getattr(module, "figures", sweep.figures)(summary)
     return sweep.figures(summary)
@@ -52,7 +53,8 @@ def save(found: Figures, folder: Path) -> list[Path]:
 
 def draw_at_a_glance(root: Path) -> list[Path]:
     """Draw the whole study into a results folder, from all its summaries; the path."""
-    return save({"at_a_glance": partial(results.at_a_glance, load_summaries(root))}, root)
+    summaries = load_summaries(root)
+    return save({"at_a_glance": partial(results.at_a_glance, summaries)} if summaries else {}, root)
 
 
 def draw_errors(record: dict[str, Any], name: str, folder: Path) -> list[Path]:
