@@ -23,7 +23,7 @@ def figures(summary: Summary) -> Figures:
         "test_accuracy": partial(results.results, summary, groups),
         "differences": partial(results.differences, summary, groups),
         "classes": partial(results.classes, summary, groups),
-        "by_frozen_layers": partial(results.results, summary, frozen, NOTE),
+        "by_frozen_layers": partial(results.results, summary, frozen, NOTE, " by frozen layers"),
         "differences_by_frozen_layers": partial(results.differences, summary, finer),
         **sweep.each(summary, finer),
     }

@@ -21,12 +21,13 @@ SETTING = {"color": COLOURS[0], "marker": "o"}
 BEST = {"color": COLOURS[1], "marker": "s"}
 
 
-def results(summary: Summary, groups: Sequence[Group], note: str = NOTE) -> Figure:
+def results(summary: Summary, groups: Sequence[Group], note: str = NOTE, by: str = "") -> Figure:
     """Test accuracy and generalisation gap of every setting: seeds, mean and 95% interval.
 
-    The accuracy of guessing is marked where a seed comes near it.
+    The accuracy of guessing is marked where a seed comes near it. by says in the title what tells
+    the settings apart.
     """
-    words, height = "test accuracy and generalisation gap", 0.7 + 0.55 * len(groups)
+    words, height = f"test accuracy and generalisation gap{by}", 0.7 + 0.55 * len(groups)
     figure, panels = canvas.blank(summary, words, groups, 2, 2, row=height, note=note)
     look, best = canvas.styles(summary), summary["best"]
     for axes, (quantity, label) in zip(panels, QUANTITIES.items(), strict=True):
