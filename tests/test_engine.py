@@ -496,11 +496,11 @@ def test_fewer_train_at_once_where_memory_is_short(few, digits, store, said, mon
 
 def test_memory_that_runs_out_in_a_capture_replaces_the_worker(few, digits, store, monkeypatch):
     short_of_memory(monkeypatch, 2, "step", captured=True)
-    runs = [few(seed=seed, epochs=1) for seed in range(5)]
+    runs = [few(seed=seed, epochs=1) for seed in range(4)]
     with pytest.raises(engine.ReplaceWorker) as raised:
         train_together(runs, digits, store)
     assert raised.value.mode == Mode(CAPTURED, 2)
-    assert str(raised.value) == "too little GPU memory for 5 runs at once: 3 at once instead"
+    assert str(raised.value) == "too little GPU memory for 4 runs at once: 2 at once instead"
     assert train_together(runs, digits, store, mode=raised.value.mode) == []
 
 
