@@ -68,7 +68,8 @@ def train(
 
     Raises UserError for what a user can mend, Interrupted on Ctrl-C or SIGTERM.
     """
-    todo = unique(runs) if fresh else unfinished(runs, store, weights)
+    every = unique(runs)
+    todo = every if fresh else unfinished(every, store, weights)
     devices = worker_devices(device, len(todo))
     if todo and devices[0] == "cpu":
         start_server()  # its import of torch takes seconds, in which the data are checked here
@@ -76,7 +77,7 @@ def train(
     if fresh:
         store.replace(todo)
     train_sources(todo, store, device)
-    print(f"runs     {len(unique(runs))}, of which {len(unique(runs)) - len(todo)} are finished")
+    print(f"runs     {len(every)}, of which {len(every) - len(todo)} are finished")
     if others := store.by_other_code(todo):
         print(
             f"         {others} of the others were trained before an edit of code that decides "
@@ -88,11 +89,10 @@ def train(
             train_once(todo, store, devices, weights)
             todo = wait_for_others(todo, store, weights)
     except KeyboardInterrupt:
-        left = len(unfinished(runs, store, weights))
+        done = len(every) - len(unfinished(every, store, weights))
         raise Interrupted(
-            f"\nstopped: {len(unique(runs)) - left} of {len(unique(runs))} runs are finished and "
-            f"kept, the others at their last checkpoint; the same command"
-            f"{' without --fresh' if fresh else ''} goes on there"
+            f"\nstopped: {done} of {len(every)} runs are finished and kept, the others at their "
+            f"last checkpoint; the same command{' without --fresh' if fresh else ''} goes on there"
         ) from None
     except UserError as error:
         raise SweepFailed(f"{distributed.place()}{error}") from None
@@ -109,7 +109,7 @@ def unique(runs: Sequence[Run]) -> list[Run]:
 
 def unfinished(runs: Sequence[Run], store: Store, weights: bool) -> list[Run]:
     """The runs that are still to be trained."""
-    return [run for run in unique(runs) if not store.is_finished(run, weights)]
+    return [run for run in runs if not store.is_finished(run, weights)]
 
 
 def train_sources(runs: Sequence[Run], store: Store, device: str | None) -> None:
