@@ -124,6 +124,7 @@ def test_digits_rehearse_cifar10(digits):
     assert torch.equal(image[..., 0], image[..., 2])
 
 
+@pytest.mark.slow
 def test_cifar10_is_what_its_files_hold(cifar10):
     """Unpickled here, batch by batch: each row is an image's red, green and blue plane."""
     folder = download.data_folder() / "cifar-10-batches-py"

@@ -258,6 +258,7 @@ def test_only_source_may_be_slow_and_shows_progress(sources, server, capsys):
     assert "100%" in captured.err
 
 
+@pytest.mark.slow
 def test_fastest_source_is_used_where_all_are_slow(sources, server, project, capsys):
     sources("slow", "slower")
     download.cifar10()

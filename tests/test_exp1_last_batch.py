@@ -32,6 +32,7 @@ def test_every_run_differs_from_its_twin_in_the_last_batch_alone() -> None:
     assert "30 runs of 50 epochs" in exp1_last_batch.__doc__
 
 
+@pytest.mark.slow
 def test_every_run_is_compared_with_its_twin(
     a_lab: Lab, no_training: list[Run], no_figures: None
 ) -> None:
@@ -61,6 +62,7 @@ def test_every_run_is_compared_with_its_twin(
     assert rows[0]["without it"] in table
 
 
+@pytest.mark.slow
 def test_fresh_leaves_the_runs_of_1_1_alone(
     a_lab: Lab, no_training: list[Run], no_figures: None
 ) -> None:

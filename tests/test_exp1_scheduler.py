@@ -67,6 +67,7 @@ def test_rehearsal_goes_through_the_whole_schedule() -> None:
     assert len(set(steps[0].learning_rate)) == 5
 
 
+@pytest.mark.slow
 def test_each_schedule_is_compared_with_the_best_fixed_rate(
     a_lab: Lab, no_training: list[Run], no_figures: None
 ) -> None:

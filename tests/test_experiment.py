@@ -129,6 +129,7 @@ def test_fresh_trains_again_and_keeps_the_old(
     assert summary(root) == summary(rehearsed / "quick")
 
 
+@pytest.mark.slow
 def test_refused_fresh_start_moves_nothing(finished: Lab, refused: Callable[..., str]) -> None:
     before = snapshot(finished.root)
     line = refused(finished, exp1_lr, "--quick", "--fresh", "--device", "cuda:99")

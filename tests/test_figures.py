@@ -154,6 +154,7 @@ def test_type_can_be_read_on_a_page_at_half_size(summary, tmp_path, monkeypatch)
         assert figure.axes[0].xaxis.label.get_fontsize() >= 12
 
 
+@pytest.mark.slow
 def test_drawing_needs_the_summary_alone(summary, tmp_path):
     (tmp_path / "summary.json").write_text(
         json.dumps(summary | {"groups": summary["groups"][4:], "comparisons": []})

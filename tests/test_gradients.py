@@ -69,6 +69,7 @@ def test_statistics_equal_those_of_every_gradient_kept(network, a_run, digits, s
             assert found["history"]["std"][epoch][at] == pytest.approx(window.std(ddof=1), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_watching_gradients_changes_no_number(a_run, digits, store):
     plain, watched = (a_run(epochs=1, gradient_statistics=watched) for watched in (False, True))
     one, other = (train_and_load(run, digits, store) for run in (plain, watched))

@@ -39,6 +39,7 @@ def test_final_training_results_are_measured_as_validation_is(a_run, digits, sto
     assert record["train_accuracy"][-1] != pytest.approx(record["final_train_accuracy"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_test_results_are_those_of_the_trained_weights(a_run, digits, store):
     run = a_run(epochs=4, learning_rate=0.1)
     record = train_and_load(run, digits, store)
