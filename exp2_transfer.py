@@ -1,12 +1,14 @@
 """Experiment 2.2, transfer: do features learned with dropout transfer better than others?
 
 The convolutions that experiment 2.1 trained, without dropout and at its best dropout rate, are
-frozen. The dense layers are drawn anew and retrained on the half of the images that 2.1 validated
-on. They are compared with 2.1's models, in which all layers trained together, and with experiment
-1.1's best model as it is. Then, without dropout, all three, the first two, the first or none of the
-convolutions are frozen, at the full learning rate and at a tenth of it. Only the test set is the
-same for all. The retrained models are validated on the half that their source was trained on, which
-favours those that keep more of it. So the best is chosen only from two that freeze the same layers.
+frozen. The dense layers are drawn anew and retrained, at the dropout rate of the source, on the
+half of the images that 2.1 validated on. So the difference between the two retrained models comes
+from their features and from dropout in the retraining together. They are compared with 2.1's
+models, in which all layers trained together, and with experiment 1.1's best model as it is. Then,
+without dropout, all three, the first two, the first or none of the convolutions are frozen, at a
+learning rate of 0.1 and of 0.01. Only the test set is the same for all. The retrained models are
+validated on the half that their source was trained on, which favours those that keep more of it. So
+the best is chosen only from two that freeze the same layers.
 
     python exp2_transfer.py            # 45 runs of 50 epochs, and what is missing of 1.1 and 2.1
     python exp2_transfer.py --quick    # a rehearsal without CIFAR-10, in under a minute
