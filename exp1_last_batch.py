@@ -14,7 +14,8 @@ import dataclasses
 
 import exp1_lr
 import lab
-from lab import Experiment, Groups, constants
+from lab import Experiment, Groups
+from lab.constants import runs_of
 from lab.summary import best_label, roughness, spread
 from lab.tables import plus_minus
 
@@ -43,8 +44,7 @@ def normalised() -> Groups:
 
 def twins() -> Groups:
     """All runs with the short last batch: 1.1's and BatchNormNet's."""
-    constants.check_constants("exp1_lr.py", vars(exp1_lr))
-    return exp1_lr.runs() | normalised()
+    return runs_of(exp1_lr) | normalised()
 
 
 def runs() -> Groups:

@@ -62,13 +62,18 @@ def other_schedules() -> dict[str, Schedule]:
     }
 
 
+def by_epoch(schedule: Schedule) -> list[float]:
+    """The learning rate of every epoch."""
+    return [schedule(epoch) for epoch in range(EPOCHS)]
+
+
 def runs() -> Groups:
     """Every schedule from every seed."""
     return {
         label: lab.from_seeds(
             SEEDS,
             network="BaselineNet",
-            learning_rate=[schedule(epoch) for epoch in range(EPOCHS)],
+            learning_rate=by_epoch(schedule),
             epochs=EPOCHS,
             batch_size=BATCH_SIZE,
             split="standard",
@@ -87,7 +92,7 @@ def main(experiment: Experiment) -> None:
     experiment.report(
         {best: fixed[best]} | trained,
         comparisons=[(label, best) for label in trained],
-        schedules={label: [s(epoch) for epoch in range(EPOCHS)] for label, s in schedules.items()},
+        schedules={label: by_epoch(schedule) for label, schedule in schedules.items()},
     )
 
 

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 import exp1_lr
 import exp2_dropout
 import lab
-from lab import Experiment, Groups, Record, UserError, constants
+from lab import Experiment, Groups, Record, UserError
+from lab.constants import runs_of
 from lab.summary import best_label
 from train import Run
 
@@ -63,12 +64,12 @@ def runs() -> Groups:
 
     Raises UserError where the constants of 2.1 leave nothing to compare.
     """
-    constants.check_constants("exp2_dropout.py", vars(exp2_dropout))
+    whole = runs_of(exp2_dropout)
     if 0 not in exp2_dropout.DROPOUT_RATES or len(exp2_dropout.DROPOUT_RATES) == 1:
         raise UserError("DROPOUT_RATES in exp2_dropout.py: must hold 0 and at least one other rate")
     if not set(SEEDS) <= set(exp2_dropout.SEEDS):
         raise UserError(f"SEEDS = {SEEDS}: must all be among those of exp2_dropout.py")
-    plain = [run for run in exp2_dropout.runs()[PLAIN] if run.seed in SEEDS]
+    plain = [run for run in whole[PLAIN] if run.seed in SEEDS]
     first = {f"retrained, {PLAIN}": retrained(plain, CONVOLUTIONS, LEARNING_RATE)}
     return first | finer_runs(plain)
 

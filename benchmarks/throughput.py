@@ -175,7 +175,8 @@ def runs_together(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
     with ThreadPoolExecutor(1) as threads:
         together = Together(recorders, dataset, threads, captured=True)
         together.begin_epoch()
-    repeat(stopwatch, together.position, partial(together.step, BATCH_SIZE), dataset, runs)
+    step, steps = partial(together.step, BATCH_SIZE), together.batches.count(BATCH_SIZE)
+    repeat(stopwatch, together.position, step, steps, runs)
 
 
 def one_graph(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
@@ -200,7 +201,8 @@ def one_graph(stopwatch: Stopwatch, folder: Path, runs: int) -> None:
         return position.add_(BATCH_SIZE)
 
     weights = [p for training in trainings for p in training.network.parameters()]
-    repeat(stopwatch, position, capture(steps, [position, *weights]), dataset, runs)
+    step = capture(steps, [position, *weights])
+    repeat(stopwatch, position, step, trainings[0].images_per_epoch // BATCH_SIZE, runs)
 
 
 def ordinary_step(training: Training, position: Tensor) -> None:
@@ -216,12 +218,12 @@ def ordinary_step(training: Training, position: Tensor) -> None:
 
 
 def repeat(
-    stopwatch: Stopwatch, position: Tensor, step: Callable[[], Tensor], dataset: Dataset, runs: int
+    stopwatch: Stopwatch, position: Tensor, step: Callable[[], Tensor], steps: int, runs: int
 ) -> None:
-    """Take a step over and over, each on the next images of an epoch."""
+    """Take a step over and over, each on the next images of an epoch of so many steps."""
     while True:
         position.zero_()
-        for _ in range(9 * len(dataset.images) // 10 // BATCH_SIZE):  # of the standard split
+        for _ in range(steps):
             step()
             stopwatch.done(runs * BATCH_SIZE)
 

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from train import Rule, UserError, check, rules
+from train import Rule, Run, UserError, check, rules
 
 Constants = dict[str, Any]  # {EPOCHS: its value, ...}
 
@@ -22,6 +24,15 @@ def check_constants(script: str, names: Mapping[str, Any]) -> Constants:
         }
     except UserError as error:
         raise UserError(f"{error} (edit it at the top of {script})") from None
+
+
+def runs_of(script: ModuleType) -> dict[str, list[Run]]:
+    """The runs() of another script, whose constants are checked first.
+
+    Raises UserError as check_constants(), with that script's name, and as its runs().
+    """
+    check_constants(Path(script.__file__).name, vars(script))
+    return script.runs()
 
 
 def check_constant(name: str, value: Any) -> Any:

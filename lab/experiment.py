@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from lab import distributed, figures, page, provenance, summary, sweep, tables
-from lab.constants import Constants, check_constants
+from lab.constants import Constants, check_constants, runs_of
 from lab.records import run_of
 from lab.store import Store
 from lab.summary import Record, Records
@@ -56,18 +56,21 @@ class Experiment:
         """
         fresh = self.options.fresh
         if isinstance(groups, ModuleType):
-            script, fresh = Path(groups.__file__), False
-            check_constants(script.name, vars(groups))
-            print(f"needed   the runs of {script.name}, which {self.script} shares")
-            groups = groups.runs()
+            name, fresh = Path(groups.__file__).name, False
+            groups = runs_of(groups)
+            print(f"needed   the runs of {name}, which {self.script} shares")
         if self.options.quick:
             groups = rehearsal(groups)
         return self.records(groups, fresh)
 
     def check(self, groups: Groups) -> None:
-        """See that these runs can be trained, before others are. Raises UserError where not."""
+        """See that what is left of these runs can be trained, before others are.
+
+        Raises UserError where it cannot.
+        """
         groups = rehearsal(groups) if self.options.quick else groups
-        sweep.check([run for group in groups.values() for run in group])
+        runs = [run for group in groups.values() for run in group]
+        sweep.check(sweep.unfinished(runs, self.store, weights=False))
 
     def records(self, groups: Groups, fresh: bool) -> Records:
         """Train what is not finished; fresh trains again what is."""

@@ -19,6 +19,7 @@ from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
 from lab.store import Store, label, write
 from lab.summary import by_number, load_summary
+from lab.sweep import unique
 from lab.tables import answer
 from lab.trained import is_present
 from train import CURVES, Run, UserError
@@ -38,7 +39,7 @@ class Publication(Experiment):
 
     def records(self, groups: Groups, fresh: bool) -> Records:
         """The records of these runs. Raises UserError where one is not finished, or a rehearsal."""
-        runs = list(dict.fromkeys(run for group in groups.values() for run in group))
+        runs = unique([run for group in groups.values() for run in group])
         if any(run.dataset == "digits" for run in runs):
             raise UserError(f"{self.script}: a rehearsal is not published")
         for run in runs:

@@ -229,9 +229,7 @@ class Store:
         paths = sorted(folder.glob(f"*_{digest(run)}_epochs={epochs}_code=*{ending}"))
         if self.any_code:
             return paths
-        code = provenance.fingerprint(run)
-        present = (code, f"{code}+{provenance.engine_fingerprint()}")
-        return [path for path in paths if path.stem.split("_code=")[1] in present]
+        return [path for path in paths if by_present_code(path, run)]
 
     def _weights_of(self, record: Path) -> Path:
         return self.weights / f"{record.stem}.pt"
@@ -260,6 +258,13 @@ class Store:
                 move(path, target)
                 self.say(f"{path} is damaged ({error}); it is set aside as {target.name}")
             return None
+
+
+def by_present_code(path: Path, run: Run) -> bool:
+    """Whether a file of a run is by the code that would make it now, the engine's included."""
+    code = provenance.fingerprint(run)
+    present = (code, f"{code}+{provenance.engine_fingerprint()}")
+    return path.stem.split("_code=")[1] in present
 
 
 def parse_record(content: bytes, run: Run) -> dict[str, Any]:

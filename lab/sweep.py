@@ -157,13 +157,13 @@ def worker_devices(device: str | None, runs: int) -> list[str]:
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         return ["cpu"] * (min(cores, runs) if alone else 1)
     if device == "cuda" and gpus:
-        if distributed.local_size() > max(len(gpus), 1) and not alone:
+        if distributed.local_size() > len(gpus):
             raise UserError(f"torchrun: use --nproc-per-node={len(gpus)}, a process for each GPU")
         return gpus[:runs] if alone else [gpus[distributed.local_rank()]]
-    if device in gpus and alone:
-        return [device]
     if device in gpus:
-        raise UserError(f"--device {device}: torchrun gives every process a GPU of its own")
+        if not alone:
+            raise UserError(f"--device {device}: torchrun gives every process a GPU of its own")
+        return [device]
     if device == "mps":
         raise UserError("--device mps: on a Mac the study trains on the CPU: use --device cpu")
     known = ", ".join(["cpu", *(["cuda", *gpus] if gpus else [])])
@@ -210,8 +210,8 @@ def train_once(todo: Sequence[Run], store: Store, devices: list[str], weights: b
         sender.close()
         processes[receiver] = worker
 
-    own = {run for number in range(len(devices)) for run in todo[first + number :: places]}
-    progress = Progress([run for run in todo if run in own])
+    own = range(first, first + len(devices))
+    progress = Progress([run for at, run in enumerate(todo) if at % places in own])
     try:
         for number in range(len(devices)):
             start(number, engine.Mode())

@@ -1,18 +1,16 @@
 """Finished runs by name: their records, and their networks ready to evaluate."""
 
-import hashlib
-import io
 import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from lab import experiment
 from lab.experiment import results_root
-from lab.provenance import HERE, engine_fingerprint, fingerprint
+from lab.provenance import HERE
 from lab.records import KEYS, run_of
+from lab.store import by_present_code, parse_weights
 from lab.summary import in_words
 from train import UserError, build
 
@@ -53,9 +51,7 @@ def shown(path: Path) -> str:
 def is_present(path: Path) -> bool:
     """Whether a record is whole and by the code that would make it now."""
     try:
-        record = load(path)
-        by_present = record.get("engine") in (None, engine_fingerprint())
-        return by_present and record["code"] == fingerprint(run_of(record["run"]))
+        return by_present_code(path, run_of(load(path)["run"]))
     except (UserError, TypeError):
         return False  # damaged, or of a network that is no longer there
 
@@ -87,11 +83,10 @@ def load_network(name: str) -> nn.Module:
     published = path.parent.parent == experiment.PUBLISHED
     weights = (path.parent.parent / "weights" if published else path.parent) / f"{path.stem}.pt"
     try:
-        content = weights.read_bytes()
-    except OSError:
-        content = b""
-    if hashlib.sha256(content).hexdigest() != record.get("weights_sha256"):
-        raise UserError(f"{shown(weights)} is not there, or damaged: run its script again")
+        state = parse_weights(weights.read_bytes(), record.get("weights_sha256"))
+    except (OSError, ValueError):
+        line = f"{shown(weights)} is not there, or damaged: run its script again"
+        raise UserError(line) from None
     network = build(run_of(record["run"]), classes=len(record["confusion_matrix"]))
-    network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+    network.load_state_dict(state)
     return network.eval()

@@ -161,12 +161,3 @@ def test_bad_constant_of_1_1_is_named_with_its_file(
     line = refused(a_lab.edit(exp1_lr, **{constant: value}), exp1_scheduler, "--quick")
     assert line.startswith(constant)
     assert "edit it at the top of exp1_lr.py" in line
-
-
-def test_batch_that_does_not_fit_is_named_before_anything_is_trained(
-    a_lab: Lab, no_training: list[Run], refused: Callable[..., str]
-) -> None:
-    line = refused(a_lab.edit(exp1_scheduler, BATCH_SIZE=2000), exp1_scheduler, "--quick")
-    assert line.startswith("BATCH_SIZE = 2000: must be at most the ")
-    assert line.endswith(" training images of digits")
-    assert not no_training

@@ -274,12 +274,3 @@ def test_bad_constant_of_2_1_is_named_with_its_file(
     assert line.startswith(constant)
     assert "exp2_dropout.py" in line
     assert not no_training
-
-
-def test_batch_that_does_not_fit_is_named_before_anything_is_trained(
-    a_lab: Lab, no_training: list[Run], refused: Callable[..., str]
-) -> None:
-    line = refused(a_lab.edit(exp2_transfer, BATCH_SIZE=2000), exp2_transfer, "--quick")
-    assert line.startswith("BATCH_SIZE = 2000: must be at most the ")
-    assert line.endswith(" training images of digits")
-    assert not no_training

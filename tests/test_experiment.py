@@ -16,7 +16,10 @@ from conftest import Lab
 from made_up import finish, made_up
 from project import ROOT, SMALL, Project, files, summary
 
+import exp1_last_batch
 import exp1_lr
+import exp1_scheduler
+import exp2_transfer
 import lab
 from lab import experiment
 from lab.experiment import Store
@@ -250,6 +253,16 @@ def test_results_dir_puts_everything_elsewhere(
     assert not a_lab.root.exists()
     a_lab.monkeypatch.setenv("RESULTS_DIR", "")  # as if it were not set
     assert experiment.results_root() == ROOT / "results"
+
+
+@pytest.mark.parametrize("script", [exp1_last_batch, exp1_scheduler, exp2_transfer])
+def test_batch_that_does_not_fit_is_named_before_the_runs_of_others_are_trained(
+    script: ModuleType, a_lab: Lab, no_training: list[Run], refused: Callable[..., str]
+) -> None:
+    line = refused(a_lab.edit(script, BATCH_SIZE=2000), script, "--quick")
+    assert line.startswith("BATCH_SIZE = 2000: must be at most the ")
+    assert line.endswith(" training images of digits")
+    assert not no_training
 
 
 # --so-far

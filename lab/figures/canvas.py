@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lab.summary import common, in_words, spread
+from lab.tables import half_way
 
 # Okabe and Ito's colours (2008), and the marker that goes with each
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -98,7 +99,7 @@ def caption(summary: Summary, groups: Sequence[Group]) -> str:
     """What the data of a figure are."""
     found = ["a rehearsal, not a finding"] if summary["rehearsal"] else []
     if summary["finished"]:
-        found.append("{runs} of {of} runs".format(**summary["finished"]))
+        found.append(half_way(summary))
     if groups:
         data = common(DATA.get(g["settings"]["dataset"], g["settings"]["dataset"]) for g in groups)
         split = common(group["settings"]["split"] for group in groups)

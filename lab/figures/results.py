@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from lab.figures import canvas
 from lab.figures.canvas import COLOURS, Group, Summary
 from lab.summary import common, generalisation_gap, in_words
+from lab.tables import seeds_in_words
 
 NOTE = (
     "Gap: training minus validation accuracy, both of the final weights. Best: the highest mean "
@@ -71,8 +72,7 @@ def differences(summary: Summary, groups: Sequence[Group]) -> Figure | None:
     figure, (axes,) = canvas.blank(summary, words, shown, row=height, note=note)
     look, rows = canvas.styles(summary), []
     for at, pair in enumerate(pairs):
-        lost = pair["left_out"]
-        lost = f" (without seed{'s' if len(lost) > 1 else ''} {in_words(lost)})" if lost else ""
+        lost = f" (without {seeds_in_words(pair['left_out'])})" if pair["left_out"] else ""
         name = f"{pair['label']}\nminus {pair['minus']}{lost}"
         rows.append((name, pair["differences"], look[pair["label"]]))
         place = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": canvas.SMALL}
