@@ -1,10 +1,11 @@
-"""Experiment 1.3, the last batch: how much of 1.1's verdict is the last eight images of an epoch?
+"""Experiment 1.3, the last batch: how does the small last batch of an epoch change 1.1's results?
 
-45,000 images are 703 batches of 64 and one of 8. That last batch takes as long a step as any other,
-in a direction that is eight times as noisy in variance, and everything is measured right after it.
-1.1's five learning rates and BatchNormNet are trained again from the same seeds without the short
-batch, and each is compared with its twin, seed by seed. Roughness is the mean absolute change of
-validation accuracy from one epoch to the next over the second half of training.
+45,000 images are 703 batches of 64 and one of 8. The step on that last batch is as large as any
+other, but the variance of its gradient is eight times as high, and everything is measured right
+after it. 1.1's learning rates and BatchNormNet are trained again from the same seeds without the
+small batch ("drop last"). Each is compared with the same setting with that batch, seed by seed.
+Roughness is the mean absolute change of validation accuracy from one epoch to the next over the
+second half of training.
 
     python exp1_last_batch.py            # 30 runs of 50 epochs, and what is missing of their twins
     python exp1_last_batch.py --quick    # a rehearsal without CIFAR-10, in under a minute

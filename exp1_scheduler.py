@@ -57,8 +57,8 @@ def other_schedules() -> dict[str, Schedule]:
         "inverse time, k = 0.1": inverse_time(first, 0.1),
         "inverse time, k = 0.05": inverse_time(first, 0.05),
         "halved every 10 epochs": step_decay(first, 0.5, 10),
-        "a tenth every 20 epochs": step_decay(first, 0.1, 20),
-        "exponential, 5% an epoch": step_decay(first, 0.95, 1),
+        "divided by 10 every 20 epochs": step_decay(first, 0.1, 20),
+        "exponential, −5% each epoch": step_decay(first, 0.95, 1),
     }
 
 

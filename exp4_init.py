@@ -1,9 +1,9 @@
-"""Experiment 4.3, initialisation: what do the first weights decide?
+"""Experiment 4.3, initialisation: how do the initial weights change training?
 
 BaselineNet starts from weights drawn in seven ways. Biases are PyTorch's own in the default and
 zero in all others. All else is the same, and so are the five seeds. The mean of |gradient| is
-gathered for every parameter tensor. In the first steps it tells why some networks learn at once,
-some late and some never.
+gathered for every parameter tensor. In the first steps it shows why some networks learn at once,
+some late and some not at all.
 
     python exp4_init.py            # 35 runs of 30 epochs
     python exp4_init.py --quick    # a rehearsal without CIFAR-10, in under a minute

@@ -1,11 +1,11 @@
 """Experiment 4.2, search: does a random search find better settings than a grid?
 
-Both searches look for a learning rate and a momentum of BaselineNet, spend the same number of runs
-on the same ranges, and are repeated from five seeds: each repeat draws another random sample, or
-walks the same grid in another order, and trains from another seed. Each search's winner is the one
-run with the highest validation accuracy after the last epoch. The highest of many noisy numbers
+Both searches look for a learning rate and a momentum of BaselineNet, with the same number of runs
+and in the same ranges. Each is repeated from five seeds: a repeat draws another random sample, or
+tries the points of the grid in another order, and trains from another seed. Each search's winner is
+the run with the highest validation accuracy after the last epoch. The highest of many noisy numbers
 tends to be too high, so both winners are trained again from fresh seeds. Only the test results of
-these runs are read, beside those of plain SGD at a rate that nobody tuned.
+these runs are used. They are compared with plain SGD at a learning rate that was not tuned.
 
     python exp4_search.py            # 175 runs of 10 epochs
     python exp4_search.py --quick    # a rehearsal without CIFAR-10, in under a minute

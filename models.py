@@ -5,8 +5,8 @@ network takes images (batch, 3, 32, 32) and returns logits (batch, classes). Its
 given width, dropout_rate and classes if it has parameters of these names. Its forward is given the
 noise if it has a parameter of that name.
 
-Each layer pools before its ReLU. The numbers are those of ReLU before pooling, because both keep
-the order of values; but ReLU then has a quarter of the elements to compute.
+Each convolution's output is pooled before its ReLU, not after it. The numbers are the same to the
+last bit, because ReLU keeps the order of values, and ReLU has a quarter of the elements to compute.
 """
 
 import torch

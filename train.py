@@ -420,7 +420,7 @@ def rules() -> dict[str, Rule]:
     def one_of(names: Collection[str]) -> Rule:
         return str, lambda value: value in names, f"one of {', '.join(names)}"
 
-    fraction = float, lambda value: 0 <= value < 1, "a number from 0 up to, but not, 1"
+    fraction = float, lambda value: 0 <= value < 1, "a number, at least 0 and below 1"
     true_or_false = bool, lambda value: True, "True or False"
     return {
         "network": one_of(networks()),

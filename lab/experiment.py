@@ -16,7 +16,7 @@ from lab.constants import Constants, check_constants, runs_of
 from lab.records import run_of
 from lab.store import Store
 from lab.summary import Record, Records
-from train import Run, Training, UserError, build
+from train import Run, Training, UserError
 
 QUICK_EPOCHS = 10
 QUICK_STEPS = 250  # of a run on a few images, whose epoch is a step or so
@@ -58,7 +58,7 @@ class Experiment:
         if isinstance(groups, ModuleType):
             name, fresh = Path(groups.__file__).name, False
             groups = runs_of(groups)
-            print(f"needed   the runs of {name}, which {self.script} shares")
+            print(f"first    the runs of {name}, which {self.script} needs")
         if self.options.quick:
             groups = rehearsal(groups)
         return self.records(groups, fresh)
@@ -131,19 +131,21 @@ class Experiment:
         print(f"the page of all experiments: {page.write_page(root)}")
         return found
 
-    def steps_per_epoch(self, record: Record) -> int:
-        """How many steps a run takes in an epoch, from its record."""
-        run = dataclasses.replace(run_of(record["run"]), start=None)
-        return Training(run, sweep.load_data(run.dataset)).steps_per_epoch
+    def training(self, record: Record) -> Training:
+        """A finished run before its first step, but with other weights if it starts from another's.
 
-    def trainable_parameters(self, groups: Groups) -> dict[str, int]:
+        So it tells the run's network and its number of steps.
+        """
+        run = dataclasses.replace(run_of(record["run"]), start=None)
+        return Training(run, sweep.load_data(run.dataset))
+
+    def trainable_parameters(self, records: Records) -> dict[str, int]:
         """How many numbers training changes in a network of each group: {label: count}."""
-        counts = {}
-        for label, group in groups.items():
-            # where a run starts from makes no difference to which of its layers are frozen
-            network = build(dataclasses.replace(group[0], start=None))
-            counts[label] = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        return counts
+        networks = {label: self.training(group[0]).network for label, group in records.items()}
+        return {
+            label: sum(p.numel() for p in network.parameters() if p.requires_grad)
+            for label, network in networks.items()
+        }
 
 
 def compare_with_published(name: str, constants: Constants, records: Records) -> None:
@@ -219,8 +221,8 @@ def run(
             return show_published(path.stem)
         if options.fresh and distributed.size() > 1:
             raise UserError(
-                "--fresh works without torchrun only: start it so, and stop it with "
-                "Ctrl-C; torchrun then goes on there"
+                "--fresh does not work with torchrun: start the script once without torchrun and "
+                "with --fresh, stop it with Ctrl-C, and then use torchrun without --fresh"
             )
         constants = check_constants(path.name, script)
         provenance.sources()  # read once: an edit during a sweep is noticed

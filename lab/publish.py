@@ -111,7 +111,13 @@ def write_findings(readme: Path) -> None:
     summaries = sorted(map(load_summary, paths), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
     parts = {
-        "findings": [*(f"**{each['title']}.** {answer(each)}" for each in summaries), glance],
+        "findings": [
+            *(
+                " ".join([f"**{each['title']}.**", answer(each), *each["findings"]])
+                for each in summaries
+            ),
+            glance,
+        ],
         "how sure": ["\n".join(f"- {sentence}" for sentence in how_sure(summaries))],
     }
     text = readme.read_text(encoding="utf-8")

@@ -80,8 +80,8 @@ def train(
     print(f"runs     {len(every)}, of which {len(every) - len(todo)} are finished")
     if others := store.by_other_code(todo):
         print(
-            f"         {others} of the others were trained before an edit of code that decides "
-            "numbers: they stay on disk and are trained again"
+            f"         {others} more were trained before an edit of code that decides numbers: their "
+            "files stay, and they are trained again"
         )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -116,7 +116,7 @@ def train_sources(runs: Sequence[Run], store: Store, device: str | None) -> None
     """See that the trained networks that runs start from are there. Raises UserError as train()."""
     sources = unique([run.start for run in runs if run.start])
     if missing := unfinished(sources, store, weights=True):
-        print(f"needed   trained networks to start from: {len(missing)} are not there")
+        print(f"first    {len(missing)} trained networks that runs start from")
         train(missing, store, device, weights=True)
     for run in sources:
         if store.load_record(run)["diverged_at_epoch"] is not None:
@@ -305,8 +305,9 @@ def how_it_died(worker: Any, runs: set[Run]) -> str:
     """What is known of a worker process that ended before its work did."""
     code = worker.exitcode
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    labels = [label(run) for run in runs] or ["nothing"]
+    labels = [label(run) for run in runs]
     doing = f"while training {labels[0] if len(labels) == 1 else f'{len(labels)} runs'}"
+    doing = doing if runs else "between two runs"
     memory = " (often too little memory)" if how == "signal SIGKILL" else ""
     return f"worker process {worker.pid} died {doing}, {how}{memory}"
 

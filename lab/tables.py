@@ -25,15 +25,20 @@ from lab.summary import (
 from train import CURVES, Run
 
 GLOSSARY = """\
-Every number is measured after the last epoch. It is the mean ± the sample standard deviation over
-the seeds that did not diverge. Accuracies (acc.) are in percent, losses in nats. In the tables,
-training accuracy is measured as validation accuracy is, with the final weights. In the curves it is
-measured on each batch as it is trained on. Gap: training minus validation accuracy, in percentage
-points. 95% CI: Student's interval of a mean. Difference: of test accuracy, in percentage points,
-paired by seed. p: of the paired t-test. p (Holm): p after Holm's correction for the number of
-comparisons in the table. Within noise: p (Holm) is 0.05 or more, so these runs do not tell which of
-the two settings is better. The 95% CI is that of one comparison alone, so it can exclude 0 all the
-same. Code: a hash of the code that decides the numbers, not a git commit."""
+- Every number is measured after the last epoch. It is the mean ± the sample standard deviation over
+  the seeds that did not diverge. Accuracies (acc.) are in percent, losses in nats.
+- In the tables, training accuracy is measured as validation accuracy is: with the final weights. In
+  the curves, it is measured on each batch before the step on that batch. The two can differ much.
+- Gap: training minus validation accuracy, in percentage points.
+- Split: of CIFAR-10's 50,000 images, standard trains on 45,000 and validates on the other 5,000.
+  Halves trains on 25,000 and validates on the other 25,000. Swapped halves exchanges these two.
+- 95% CI: Student's 95% confidence interval of the mean.
+- Difference: the difference of test accuracy, in percentage points, paired by seed.
+- p: the p-value of the paired t-test. p (Holm): p after Holm's correction for the number of
+  comparisons in the table. Within noise: p (Holm) is 0.05 or more, so these runs do not tell which
+  of the two settings is better. The 95% CI of a difference is not corrected. So it can exclude 0
+  where the verdict is "within noise".
+- Code: a hash of the code that decides the numbers, not a git commit."""
 NEAR_CHANCE = 1.5  # times the accuracy of guessing: more than always naming one class can reach
 COLUMNS = {"train acc. %": "final_train_accuracy", "val acc. %": "val_accuracy", "gap": "gap"}
 COLUMNS |= {"val loss": "val_loss", "test loss": "test_loss", "test acc. %": "test_accuracy"}
@@ -181,34 +186,55 @@ def notes(summary: dict[str, Any]) -> str:
 
 
 def answer(summary: dict[str, Any]) -> str:
-    """The best setting, and what it is better than on the test set; sentences."""
+    """The best setting, and what every comparison says of the test set; sentences."""
     groups = {group["label"]: group for group in summary["groups"]}
-    best, candidates = summary["best"], [named(label) for label in summary["candidates"]]
+    best, candidates = summary["best"], summary["candidates"]
     if best is None:
         return "There is no best setting, because too many runs diverged."
-    # by verdict, in the order of the sentences
-    relations = {f"{best} is better": "is better than", "other is better": "is worse than"}
-    relations |= {"within noise": "is within noise of", None: "has no verdict against"}
-    told: dict[str, list[str]] = {relation: [] for relation in relations.values()}
+    of_best: dict[str, list[str]] = {}
+    of_others: dict[tuple[str, str], list[str]] = {}
+    compared = {best}
     for pair in summary["comparisons"]:
-        if best not in (pair["label"], pair["minus"]):
-            continue
-        other = named(pair["minus"] if pair["label"] == best else pair["label"])
-        relation = relations.get(pair["verdict"], "is worse than")
-        if relation.endswith("than"):
-            other += f" by {100 * abs(pair['test_accuracy']['mean']):.2f} points"
-        told[relation].append(other + left_out(pair))
-    among = f", among {in_words(candidates)}" if len(candidates) < len(groups) else ""
+        if best in (pair["label"], pair["minus"]):
+            (other,) = {pair["label"], pair["minus"]} - {best}
+            compared.add(other)
+            of_best.setdefault(relation(pair, best), []).append(with_margin(other, pair))
+        else:
+            key = relation(pair, pair["label"]), pair["minus"]
+            of_others.setdefault(key, []).append(with_margin(pair["label"], pair))
+    among = f", among {in_words([*map(named, candidates)])}" if len(candidates) < len(groups) else ""
     validation, test = groups[best]["mean"]["val_accuracy"][-1], groups[best]["test_accuracy"]
     ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
     sentences = [
         f"{named(best)} has the highest mean validation accuracy, {percent(validation)}{among}.",
         f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
     ]
-    for relation, others in told.items():
-        if others:
-            sentences.append(f"On the test set it {relation} {in_words(others)}.")
+    for is_better, others in of_best.items():
+        sentences.append(f"On the test set it {is_better} {in_words(others)}.")
+    if apart := [named(label) for label in candidates if label not in compared]:
+        sentences.append(f"It is not compared with {in_words(apart)}.")
+    for (is_better, minus), labels in of_others.items():
+        if len(labels) > 1:
+            is_better = is_better.replace("is", "are", 1).replace("has", "have", 1)
+        sentences.append(f"On the test set {in_words(labels)} {is_better} {named(minus)}.")
     return " ".join(sentences)
+
+
+def relation(pair: dict[str, Any], label: str) -> str:
+    """What a comparison says of one of its two settings: "is better than"."""
+    if pair["verdict"] in (None, "within noise"):
+        return "is within noise of" if pair["verdict"] else "has no verdict against"
+    return f"is {'better' if pair['verdict'] == f'{label} is better' else 'worse'} than"
+
+
+def with_margin(label: str, pair: dict[str, Any]) -> str:
+    """A label with the difference, where it is more than noise, and the seeds that diverged."""
+    found = pair["test_accuracy"]["mean"]
+    told = pair["verdict"] not in (None, "within noise")
+    notes = [f"by {100 * abs(found):.2f} points"] if told else []
+    if pair["left_out"]:
+        notes.append(f"without {seeds_in_words(pair['left_out'])}, which diverged")
+    return named(label) + (f" ({', '.join(notes)})" if notes else "")
 
 
 def caveats(summary: dict[str, Any]) -> list[str]:

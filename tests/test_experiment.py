@@ -330,7 +330,7 @@ def test_fresh_start_is_refused_where_processes_share_a_sweep(
 ) -> None:
     """One of them would move away what another has just trained."""
     a_lab.monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "--fresh works without torchrun only" in refused(a_lab, exp1_lr, "--fresh")
+    assert "--fresh does not work with torchrun" in refused(a_lab, exp1_lr, "--fresh")
 
 
 @pytest.mark.parametrize("option", ["--published", "--so-far"])

@@ -404,7 +404,6 @@ def transfer() -> Summary:
         *("exp2_transfer", "2.2, transfer", groups),
         candidates=labels[3:],
         comparisons=[(labels[4], labels[3]), (labels[4], labels[2])],
-        trainable_parameters={labels[3]: 600},
     )
 
 
@@ -768,7 +767,8 @@ def frozen() -> Summary:
             record(seed, 0.4 + test / 2, test=test + 0.01 * (seed - 2)) for seed in (1, 2, 3)
         ]
         for seed in groups[label]:
-            seed["run"] = seed["run"] | {"frozen": layers, "learning_rate": rate}
+            source = seed["run"] | {"dropout_rate": 0.4 if "0.4" in label else 0.0}
+            seed["run"] |= {"frozen": layers, "learning_rate": rate, "start": source}
     diverged = groups["frozen=1, lr=0.01"][1]
     groups["frozen=1, lr=0.01"][1] = record(2, 0.9, diverged_at=1, run=diverged["run"])
     base = "retrained, dropout=0"
@@ -777,7 +777,6 @@ def frozen() -> Summary:
         *("exp2_transfer", "2.2, transfer", groups),
         candidates=list(groups)[:2],
         comparisons=[("retrained, dropout=0.4", base), *((label, base) for label in finer)],
-        trainable_parameters={base: 600, **dict(zip(finer, (1600, 1600, 600), strict=True))},
     )
 
 

@@ -257,14 +257,17 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
     summary = summary_of(groups)
     assert answer(summary) == (
         "b has the highest mean validation accuracy, 80.67%. Its mean test accuracy is 73.35% (95% "
-        "interval ± 5.19). On the test set it is better than a by 1.02 points and “d, e” by 11.02 "
-        "points. On the test set it is within noise of c (without seed 3, which diverged)."
+        "interval ± 5.19). On the test set it is better than a (by 1.02 points) and “d, e” (by "
+        "11.02 points). On the test set it is within noise of c (without seed 3, which diverged)."
     )
-    turned = summary_of(groups, candidates=["a", "d, e"], comparisons=[("b", "a"), ("c", "b")])
+    pairs = [("b", "a"), ("c", "b"), ("c", "d, e"), ("a", "d, e")]
+    turned = summary_of(groups, candidates=["a", "c"], comparisons=pairs)
     assert answer(turned) == (
-        "a has the highest mean validation accuracy, 66.67%, among a and “d, e”. Its mean test "
-        "accuracy is 72.33% (95% interval ± 5.17). On the test set it is worse than b by 1.02 "
-        "points."
+        "a has the highest mean validation accuracy, 66.67%, among a and c. Its mean test accuracy "
+        "is 72.33% (95% interval ± 5.17). On the test set it is worse than b (by 1.02 points). On "
+        "the test set it is better than “d, e” (by 10.00 points). It is not compared with c. On "
+        "the test set c (without seed 3, which diverged) is within noise of b. On the test set c "
+        "(without seed 3, which diverged) is within noise of “d, e”."
     )
     alone = summary_of({"x": [record(1, 0.6)]})
     assert answer(alone) == (

@@ -14,7 +14,9 @@ NOTE = (
 
 def figures(summary: Summary) -> Figures:
     """All models' results, the retrained ones' curves, and what freezing fewer layers does."""
-    frozen = [g for g in summary["groups"] if g["label"] in summary["trainable_parameters"]]
+    starts = {group["label"]: group["settings"]["start"] for group in summary["groups"]}
+    plain = starts[summary["candidates"][0]]
+    frozen = [group for group in summary["groups"] if starts[group["label"]] == plain]
     finer = [group for group in frozen if group["label"] not in summary["candidates"]]
     groups = [group for group in summary["groups"] if group not in finer]
     retrained = [group for group in groups if group["label"] in summary["candidates"]]

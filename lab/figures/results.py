@@ -68,7 +68,10 @@ def differences(summary: Summary, groups: Sequence[Group]) -> Figure | None:
     compared = {pair[key] for pair in pairs for key in ("label", "minus")}
     shown = [group for group in summary["groups"] if group["label"] in compared]
     words, height = "differences of test accuracy, paired by seed", 0.7 + 0.62 * len(pairs)
-    note = "p: the p-value of the paired t-test after Holm's correction"
+    note = (
+        "Better, worse: the first of the two settings. p: the p-value of the paired t-test after "
+        "Holm's correction. The intervals are not corrected"
+    )
     figure, (axes,) = canvas.blank(summary, words, shown, row=height, note=note)
     look, rows = canvas.styles(summary), []
     for at, pair in enumerate(pairs):
@@ -87,7 +90,7 @@ def verdict(pair: dict[str, Any]) -> str:
     """What a comparison says of its first setting, and p."""
     words, p = pair["verdict"] or "no verdict", pair["p_holm"]
     if words.endswith("is better"):
-        words = "better" if pair["test_accuracy"]["mean"] > 0 else "worse"
+        words = "better" if words == f"{pair['label']} is better" else "worse"
     if p is None:
         return words
     return f"{words}\np = {p:.2g}" if p >= 1e-4 else f"{words}\np < 0.0001"
@@ -135,6 +138,8 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     most = max(map(len, columns))
     groups = [group for summary in summaries for group in ranked(summary)]
     note = "Orange square: the best setting of an experiment, by validation accuracy"
+    if some := [s["title"].split()[0] for s in summaries if len(s["candidates"]) < len(ranked(s))]:
+        note += f". In {in_words(some)} it is chosen among some of the settings only"
     if labels := shared(groups):
         note += f"\nExperiments share the runs of {in_words(labels)}"
     words, height = "test accuracy of every setting", 0.6 + 0.23 * most
