@@ -80,8 +80,8 @@ def train(
     print(f"runs     {len(every)}, of which {len(every) - len(todo)} are finished")
     if others := store.by_other_code(todo):
         print(
-            f"         {others} more were trained before an edit of code that decides numbers: their "
-            "files stay, and they are trained again"
+            f"         {others} more were trained before an edit of code that decides numbers: they "
+            "stay on disk and are trained again"
         )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -96,10 +96,7 @@ def train(
         ) from None
     except UserError as error:
         raise SweepFailed(f"{distributed.place()}{error}") from None
-    records = [store.load_record(run) for run in runs]
-    if None in records:
-        raise UserError(f"records in {store.root} were moved or damaged meanwhile: start again")
-    return records
+    return load_records(runs, store)
 
 
 def unique(runs: Sequence[Run]) -> list[Run]:
@@ -112,14 +109,22 @@ def unfinished(runs: Sequence[Run], store: Store, weights: bool) -> list[Run]:
     return [run for run in runs if not store.is_finished(run, weights)]
 
 
+def load_records(runs: Sequence[Run], store: Store) -> list[dict[str, Any]]:
+    """The records of runs that were just finished. Raises UserError where one is gone by now."""
+    records = [store.load_record(run) for run in runs]
+    if None in records:
+        raise UserError(f"records in {store.root} were moved or damaged meanwhile: start again")
+    return records
+
+
 def train_sources(runs: Sequence[Run], store: Store, device: str | None) -> None:
     """See that the trained networks that runs start from are there. Raises UserError as train()."""
     sources = unique([run.start for run in runs if run.start])
     if missing := unfinished(sources, store, weights=True):
         print(f"first    {len(missing)} trained networks that runs start from")
         train(missing, store, device, weights=True)
-    for run in sources:
-        if store.load_record(run)["diverged_at_epoch"] is not None:
+    for run, record in zip(sources, load_records(sources, store), strict=True):
+        if record["diverged_at_epoch"] is not None:
             raise UserError(f"{label(run)} diverged, so that no run can start from it")
 
 

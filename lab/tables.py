@@ -202,7 +202,8 @@ def answer(summary: dict[str, Any]) -> str:
         else:
             key = relation(pair, pair["label"]), pair["minus"]
             of_others.setdefault(key, []).append(with_margin(pair["label"], pair))
-    among = f", among {in_words([*map(named, candidates)])}" if len(candidates) < len(groups) else ""
+    among = f", among {in_words([named(label) for label in candidates])}"
+    among = among if len(candidates) < len(groups) else ""
     validation, test = groups[best]["mean"]["val_accuracy"][-1], groups[best]["test_accuracy"]
     ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
     sentences = [
