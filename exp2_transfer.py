@@ -109,7 +109,7 @@ def main(experiment: Experiment) -> None:
             *((label, from_plain) for label in finer),
         ],
         findings=[
-            "The retrained models are validated on the images that their sources were trained on. So "
+            "The retrained models are validated on images that their sources were trained on. So "
             "their validation accuracies are too high: compare test accuracies only."
         ],
         trainable_parameters=experiment.trainable_parameters(records),

@@ -112,11 +112,11 @@ def write_findings(readme: Path) -> None:
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
     parts = {
         "findings": [
+            glance,
             *(
                 " ".join([f"**{each['title']}.**", answer(each), *each["findings"]])
                 for each in summaries
             ),
-            glance,
         ],
         "how sure": ["\n".join(f"- {sentence}" for sentence in how_sure(summaries))],
     }
