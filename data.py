@@ -25,10 +25,6 @@ TRAINING_FRACTIONS = {
 CROP_PADDING = 4  # pixels of black around an image, from which a shifted crop is taken
 
 
-class UserError(ValueError):
-    """A mistake that the user can correct; the text is one line that says how."""
-
-
 @dataclass(frozen=True)
 class Dataset:
     """Images (n, 32, 32, 3) uint8 and labels (n,) int64, to train and validate on and to test."""

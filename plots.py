@@ -13,8 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from data import UserError
 from lab import experiment, figures, page, trained
+from lab.checks import UserError
 from lab.experiment import results_root
 from lab.summary import DAMAGE, load_summary
 

@@ -10,9 +10,8 @@ lab/engine.py takes the same steps for all runs of a sweep at once, and is teste
 
 import inspect
 import math
-import sys
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -23,12 +22,11 @@ from torch import Tensor, nn
 
 import data
 import models
-from data import Dataset, UserError
+from data import Dataset
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # one number an epoch each
 PURPOSES = ("order", "dropout", "augmentation", "reinitialisation", "network")
 EVALUATION_BATCH = 500  # images a forward pass; without gradients it changes nothing but speed
-AUGMENTATIONS = ("flip", "crop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +41,6 @@ class Run:
 
     A field at its default is not part of a run's name, so that fields can be added: a new one needs
     a default that changes nothing, and no default may ever be edited.
-
-    Raises UserError where a value makes no sense.
     """
 
     network: str
@@ -68,27 +64,10 @@ class Run:
     drop_last: bool = False
 
     def __post_init__(self) -> None:
-        for field, rule in rules().items():
-            value = getattr(self, field)
-            if field == "learning_rate" and isinstance(value, list | tuple):
-                value = tuple(check(rate, rule, f"learning_rate: {rate!r}") for rate in value)
-                if len(value) != self.epochs:
-                    raise UserError(f"learning_rate: {len(value)} values for {self.epochs} epochs")
-            else:
-                value = check(value, rule, f"{field} = {value!r}")
-            object.__setattr__(self, field, value)
-        for field in ("augmentation", "reinitialised", "frozen"):
-            names = getattr(self, field)
-            if not isinstance(names, list | tuple) or not all(type(name) is str for name in names):
-                raise UserError(f"{field} = {names!r} must be a list of names")
-            object.__setattr__(self, field, tuple(names))
-        if not set(self.augmentation) <= set(AUGMENTATIONS):
-            known = ", ".join(AUGMENTATIONS)
-            raise UserError(f"augmentation = {self.augmentation!r}: choose from {known}")
-        for field, neutral in (("width", 16), ("dropout_rate", 0.0)):
-            value = getattr(self, field)
-            if value != neutral and field not in takes(networks()[self.network]):
-                raise UserError(f"{field} = {value!r}: {self.network} takes no {field}")
+        # one value has one form, so that equal runs are equal and have one name
+        for field in fields(self):
+            value = plain(getattr(self, field.name), as_float="float" in str(field.type))
+            object.__setattr__(self, field.name, value)
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
@@ -96,21 +75,44 @@ class Run:
         return rates[epoch] if isinstance(rates, tuple) else rates
 
 
+def plain(value: Any, as_float: bool) -> Any:
+    """The value without NumPy's types, lists and whole numbers in place of floats."""
+    if isinstance(value, list | tuple):
+        return tuple(plain(item, as_float) for item in value)
+    value = value.item() if isinstance(value, np.generic) else value
+    return float(value) if as_float and type(value) is int else value
+
+
+def defined_in(module: ModuleType, is_kind: Callable[[Any], bool]) -> dict[str, Any]:
+    """The classes or functions by name that a module defines itself, without those it imports."""
+    found = {name: value for name, value in vars(module).items() if is_kind(value)}
+    return {name: value for name, value in found.items() if value.__module__ == module.__name__}
+
+
+def networks() -> dict[str, type[nn.Module]]:
+    """Every network by the name of its class in models.py."""
+    return defined_in(models, inspect.isclass)
+
+
+def initialisations() -> dict[str, Callable[[Tensor], None] | None]:
+    """Every initialisation by name; the default is None, as it leaves PyTorch's own draws."""
+    functions = defined_in(models, inspect.isfunction)
+    return {"default": None} | {name.replace("_", " "): f for name, f in functions.items()}
+
+
+def takes(function: Callable[..., Any]) -> set[str]:
+    """The names of the parameters that a class or a function takes."""
+    return set(inspect.signature(function).parameters)
+
+
 def build(run: Run, classes: int = 10, start: dict[str, Tensor] | None = None) -> nn.Module:
     """The run's network before its first step, on the CPU.
 
     Its weights are drawn after torch.manual_seed(run.seed). Where start, a state dictionary, is
     given, they are those, and only the reinitialised layers are drawn, from a stream of their own.
-
-    Raises UserError where the data set has other classes than the network can tell apart, or the
-    network has no layer of a name in reinitialised or frozen.
     """
     kind = networks()[run.network]
     options = {"width": run.width, "dropout_rate": run.dropout_rate, "classes": classes}
-    if classes != 10 and "classes" not in takes(kind):
-        raise UserError(
-            f"dataset = {run.dataset!r} has {classes} classes: {run.network} must take classes"
-        )
 
     def fresh(seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -125,11 +127,6 @@ def build(run: Run, classes: int = 10, start: dict[str, Tensor] | None = None) -
             return network
 
     network = fresh(run.seed)
-    layers = [name for name, _ in network.named_modules() if name]
-    for layer in (*run.reinitialised, *run.frozen):
-        if layer not in layers:
-            known = ", ".join(layers)
-            raise UserError(f"{run.network} has no layer {layer!r}: choose from {known}")
     if start is not None:
         network.load_state_dict(start)
         other = fresh(generator(run.seed, "reinitialisation", 0).initial_seed())
@@ -175,9 +172,6 @@ class Training:
     start is the state dictionary of the run that this one starts from. checkpoint is what
     state_dict() gave, to go on from. The trainer changes network and momentum (a buffer for each
     trainable parameter, by name; empty where the run has none) in place, and calls end_epoch().
-
-    Raises UserError where the run's batches or its network do not fit the data set, or where there
-    is nothing to train.
     """
 
     def __init__(
@@ -191,16 +185,10 @@ class Training:
         self.device = dataset.images.device
         indices = data.split_indices(run.split, len(dataset.images), run.overfit_images)
         self.train_indices, self.val_indices = (part.to(self.device) for part in indices)
-        if not (len(self.train_indices) and len(self.val_indices)):
-            raise UserError(f"split = {run.split!r}: must leave images to train and to validate on")
         self.network = build(run, len(dataset.class_names), start).to(self.device)
         self.takes_noise = "noise" in takes(self.network.forward)
-        if self.takes_noise and not hasattr(self.network, "noise_features"):
-            raise UserError(f"{run.network} takes noise in forward: it needs noise_features, too")
         self.noise_features = self.network.noise_features if self.takes_noise else 0
         trainable = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        if not trainable:
-            raise UserError(f"frozen = {run.frozen}: leaves {run.network} nothing to train")
         self.momentum = {
             name: torch.zeros_like(p, requires_grad=False)
             for name, p in trainable.items()
@@ -209,18 +197,6 @@ class Training:
         n, size = len(self.train_indices), run.batch_size
         self.steps_per_epoch = n // size if run.drop_last else math.ceil(n / size)
         self.images_per_epoch = min(n, self.steps_per_epoch * size)
-        if size > n:
-            raise UserError(
-                f"BATCH_SIZE = {size}: must be at most the {n:,} training images of {run.dataset}"
-            )
-        normalised = any(
-            isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.network.modules()
-        )
-        if normalised and 1 in (size, self.images_per_epoch % size):
-            raise UserError(
-                f"BATCH_SIZE = {size}: leaves a last batch of one image, which batch normalisation "
-                "cannot train on"
-            )
         self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
         self.diverged_at: int | None = None
         if checkpoint:
@@ -375,77 +351,3 @@ def use_full_precision() -> None:
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.conv.fp32_precision = "ieee"
     torch.backends.cudnn.deterministic = True
-
-
-# What a run can name, and which values its fields can have. No number depends on these checks.
-
-LARGEST = sys.float_info.max
-Rule = tuple[type, Callable[[Any], bool], str]  # a type, a condition, and both in words
-
-
-def defined_in(module: ModuleType, is_kind: Callable[[Any], bool]) -> dict[str, Any]:
-    """The classes or functions by name that a module defines itself, without those it imports."""
-    found = {name: value for name, value in vars(module).items() if is_kind(value)}
-    return {name: value for name, value in found.items() if value.__module__ == module.__name__}
-
-
-def networks() -> dict[str, type[nn.Module]]:
-    """Every network by the name of its class in models.py."""
-    return defined_in(models, inspect.isclass)
-
-
-def initialisations() -> dict[str, Callable[[Tensor], None] | None]:
-    """Every initialisation by name; the default is None, as it leaves PyTorch's own draws."""
-    functions = defined_in(models, inspect.isfunction)
-    return {"default": None} | {name.replace("_", " "): f for name, f in functions.items()}
-
-
-def data_sets() -> dict[str, Callable[..., Dataset]]:
-    """Every data set by the name of its function in data.py."""
-    functions = defined_in(data, inspect.isfunction)
-    return {name: f for name, f in functions.items() if f.__annotations__.get("return") is Dataset}
-
-
-def takes(function: Callable[..., Any]) -> set[str]:
-    """The names of the parameters that a class or a function takes."""
-    return set(inspect.signature(function).parameters)
-
-
-def rules() -> dict[str, Rule]:
-    """The rule for each field of a run that is a number, a name, or true or false."""
-
-    def whole(least: int) -> Rule:
-        return int, lambda value: least <= value < 2**63, f"a whole number, at least {least}"
-
-    def one_of(names: Collection[str]) -> Rule:
-        return str, lambda value: value in names, f"one of {', '.join(names)}"
-
-    fraction = float, lambda value: 0 <= value < 1, "a number, at least 0 and below 1"
-    true_or_false = bool, lambda value: True, "True or False"
-    return {
-        "network": one_of(networks()),
-        "seed": whole(0),
-        "epochs": whole(1),
-        "learning_rate": (float, lambda value: 0 < value <= LARGEST, "a number above 0"),
-        "batch_size": whole(1),
-        "split": one_of(data.TRAINING_FRACTIONS),
-        "dataset": one_of(data_sets()),
-        "dropout_rate": fraction,
-        "momentum": fraction,
-        "weight_decay": (float, lambda value: 0 <= value <= LARGEST, "a number, at least 0"),
-        "gradient_statistics": true_or_false,
-        "width": whole(1),
-        "initialisation": one_of(initialisations()),
-        "overfit_images": whole(0),
-        "drop_last": true_or_false,
-    }
-
-
-def check(value: Any, rule: Rule, shown: str) -> Any:
-    """The value as a plain Python one. Raises UserError where it breaks the rule."""
-    kind, allows, words = rule
-    value = value.item() if isinstance(value, np.generic) else value
-    is_kind = type(value) is kind or (kind is float and type(value) is int)
-    if not is_kind or not allows(value):
-        raise UserError(f"{shown} must be {words}")
-    return kind(value)

@@ -34,8 +34,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import data
 import models
 import train
-from data import Dataset, UserError
+from data import Dataset
 from lab import download, engine, figures, provenance, sweep
+from lab.checks import UserError
 from lab.figures import canvas
 from lab.records import Recorder
 from lab.stacked import Together, capture

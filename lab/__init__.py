@@ -4,7 +4,7 @@ A script needs run, from_seeds and Experiment (see exp1_lr.py). load_network giv
 finished run, load_data a data set.
 """
 
-from data import UserError
+from lab.checks import UserError
 from lab.experiment import Experiment, Groups, Record, Records, from_seeds, run
 from lab.sweep import load_data
 from lab.trained import load_network

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from train import Rule, Run, UserError, check, rules
+from lab.checks import Rule, UserError, check, rules
+from train import Run
 
 Constants = dict[str, Any]  # {EPOCHS: its value, ...}
 

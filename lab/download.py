@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 from tqdm import tqdm
 
-from data import UserError
+from lab.checks import UserError
 
 FOLDER = "cifar-10-batches-py"
 MD5 = {  # as in torchvision.datasets.CIFAR10, whose import would cost every start over a second

@@ -20,10 +20,11 @@ import torch
 
 from data import Dataset
 from lab import provenance, records
+from lab.checks import UserError
 from lab.records import Recorder
 from lab.stacked import EVALUATION_BATCH, CaptureError, Together, copies, restore
 from lab.store import Store
-from train import Run, UserError, use_full_precision
+from train import Run, use_full_precision
 
 CAPTURED, UNCAPTURED, ALONE = WAYS = ("captured", "uncaptured", "alone")
 INSTEAD = {UNCAPTURED: "training without CUDA graphs", ALONE: "training one run at a time"}

@@ -12,11 +12,12 @@ from types import ModuleType
 from typing import Any
 
 from lab import distributed, figures, page, provenance, summary, sweep, tables
+from lab.checks import UserError, check_run
 from lab.constants import Constants, check_constants, runs_of
 from lab.records import run_of
 from lab.store import Store
 from lab.summary import Record, Records
-from train import Run, Training, UserError
+from train import Run, Training
 
 QUICK_EPOCHS = 10
 QUICK_STEPS = 250  # of a run on a few images, whose epoch is a step or so
@@ -68,14 +69,12 @@ class Experiment:
 
         Raises UserError where it cannot.
         """
-        groups = rehearsal(groups) if self.options.quick else groups
-        runs = [run for group in groups.values() for run in group]
+        runs = runs_in(rehearsal(groups) if self.options.quick else groups)
         sweep.check(sweep.unfinished(runs, self.store, weights=False))
 
     def records(self, groups: Groups, fresh: bool) -> Records:
         """Train what is not finished; fresh trains again what is."""
-        runs = [run for group in groups.values() for run in group]
-        records = iter(sweep.train(runs, self.store, self.options.device, fresh))
+        records = iter(sweep.train(runs_in(groups), self.store, self.options.device, fresh))
         return {label: list(islice(records, len(group))) for label, group in groups.items()}
 
     def report(
@@ -182,15 +181,14 @@ def show_so_far(experiment: Experiment, groups: Groups) -> None:
 
     Raises UserError where no run is finished.
     """
-    runs = [run for group in groups.values() for run in group]
     found = {
         label: [record for run in group if (record := experiment.store.load_record(run))]
         for label, group in groups.items()
     }
     found = {label: group for label, group in found.items() if group}
     if not found:
-        raise UserError(f"none of the {len(runs)} runs of {experiment.script} is finished yet")
-    finished = {"runs": sum(map(len, found.values())), "of": len(runs)}
+        raise UserError(f"no run of {experiment.script} is finished yet")
+    finished = {"runs": sum(map(len, found.values())), "of": len(runs_in(groups))}
     experiment.write(found, experiment.root / "so-far", finished=finished)
 
 
@@ -266,8 +264,16 @@ def parse_options(description: str) -> argparse.Namespace:
 
 
 def from_seeds(seeds: Sequence[int], **fields: Any) -> list[Run]:
-    """One run for each seed, alike in all other fields."""
-    return [Run(seed=seed, **fields) for seed in seeds]
+    """One run for each seed, alike in all other fields. Raises UserError where one is wrong."""
+    return runs_in({"": [Run(seed=seed, **fields) for seed in seeds]})
+
+
+def runs_in(groups: Groups) -> list[Run]:
+    """The runs of all groups, in their order. Raises UserError where a field is wrong."""
+    runs = [run for group in groups.values() for run in group]
+    for run in runs:
+        check_run(run)
+    return runs
 
 
 def rehearsal(groups: Groups) -> Groups:

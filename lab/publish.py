@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import Any
 
 from lab import experiment
+from lab.checks import UserError
 from lab.constants import Constants, check_constants
-from lab.experiment import Experiment, Groups, Record, Records, results_root
+from lab.experiment import Experiment, Groups, Record, Records, results_root, runs_in
 from lab.page import how_sure
 from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
@@ -22,7 +23,7 @@ from lab.summary import by_number, load_summary
 from lab.sweep import unique
 from lab.tables import answer
 from lab.trained import is_present
-from train import CURVES, Run, UserError
+from train import CURVES, Run
 
 
 class Publication(Experiment):
@@ -39,7 +40,7 @@ class Publication(Experiment):
 
     def records(self, groups: Groups, fresh: bool) -> Records:
         """The records of these runs. Raises UserError where one is not finished, or a rehearsal."""
-        runs = unique([run for group in groups.values() for run in group])
+        runs = unique(runs_in(groups))
         if any(run.dataset == "digits" for run in runs):
             raise UserError(f"{self.script}: a rehearsal is not published")
         for run in runs:

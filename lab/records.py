@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from data import Dataset, UserError
+from data import Dataset
 from lab import provenance
+from lab.checks import UserError, check_run
 from lab.gradients import GradientStatistics
 from train import CURVES, Run, Training, measure
 
@@ -174,9 +175,14 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 
 def run_of(settings: dict[str, Any]) -> Run:
-    """The run whose settings a record holds."""
+    """The run whose settings a record holds.
+
+    Raises UserError where a field makes no sense, or names what is no longer there.
+    """
     start = settings.get("start")
-    return Run(**settings | {"start": start and run_of(start)})
+    run = Run(**settings | {"start": start and run_of(start)})
+    check_run(run)
+    return run
 
 
 def all_settings(settings: dict[str, Any]) -> dict[str, Any]:

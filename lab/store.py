@@ -26,8 +26,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from lab import provenance
+from lab.checks import UserError
 from lab.records import is_whole, settings_of
-from train import Run, UserError
+from train import Run
 
 try:
     import fcntl

@@ -13,7 +13,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from data import UserError
+from lab.checks import UserError
 from lab.records import all_settings
 from train import CURVES
 

@@ -26,9 +26,10 @@ from tqdm import tqdm
 import train as training
 from data import Dataset
 from lab import distributed, download, engine, provenance
+from lab.checks import UserError, check_fit, data_sets
 from lab.records import Recorder
 from lab.store import Store, label
-from train import Run, Training, UserError
+from train import Run, Training
 
 REPORT_SECONDS = 0.5  # between a worker's reports of progress
 ESTIMATE_SECONDS = 3.0  # of training before the time is estimated
@@ -50,7 +51,7 @@ class SweepFailed(UserError):
 def load_data(name: str) -> Dataset:
     """The data set of this name, on the CPU; CIFAR-10 is found or downloaded, and checked."""
     folder = download.cifar10() if name == "cifar10" else download.data_folder()
-    return training.data_sets()[name](folder)
+    return data_sets()[name](folder)
 
 
 def train(
@@ -185,9 +186,9 @@ def check(runs: Sequence[Run]) -> None:
         dataclasses.replace(engine.architecture(run), start=None, reinitialised=run.reinitialised)
         for run in runs
     }
-    data_sets = {name: load_data(name) for name in {run.dataset for run in kinds}}
+    found = {name: load_data(name) for name in {run.dataset for run in kinds}}
     for run in kinds:
-        Training(run, data_sets[run.dataset])
+        check_fit(run, found[run.dataset])
 
 
 def train_once(todo: Sequence[Run], store: Store, devices: list[str], weights: bool) -> None:

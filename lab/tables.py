@@ -210,22 +210,21 @@ def answer(summary: dict[str, Any]) -> str:
         f"{named(best)} has the highest mean validation accuracy, {percent(validation)}{among}.",
         f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
     ]
-    for is_better, others in of_best.items():
-        sentences.append(f"On the test set it {is_better} {in_words(others)}.")
+    for better_than, others in of_best.items():
+        sentences.append(f"On the test set it is {better_than} {in_words(others)}.")
     if apart := [named(label) for label in candidates if label not in compared]:
         sentences.append(f"It is not compared with {in_words(apart)}.")
-    for (is_better, minus), labels in of_others.items():
-        if len(labels) > 1:
-            is_better = is_better.replace("is", "are", 1).replace("has", "have", 1)
-        sentences.append(f"On the test set {in_words(labels)} {is_better} {named(minus)}.")
+    for (better_than, minus), others in of_others.items():
+        these = f"these are {better_than} {named(minus)}: {in_words(others)}"
+        sentences.append(f"On the test set, {these}.")
     return " ".join(sentences)
 
 
 def relation(pair: dict[str, Any], label: str) -> str:
-    """What a comparison says of one of its two settings: "is better than"."""
+    """What a comparison says of one of its two settings: "better than" the other."""
     if pair["verdict"] in (None, "within noise"):
-        return "is within noise of" if pair["verdict"] else "has no verdict against"
-    return f"is {'better' if pair['verdict'] == f'{label} is better' else 'worse'} than"
+        return "within noise of" if pair["verdict"] else "without a verdict against"
+    return f"{'better' if pair['verdict'] == f'{label} is better' else 'worse'} than"
 
 
 def with_margin(label: str, pair: dict[str, Any]) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 from torch import nn
 
 from lab import experiment
+from lab.checks import UserError
 from lab.experiment import results_root
 from lab.provenance import HERE
 from lab.records import KEYS, run_of
 from lab.store import by_present_code, parse_weights
 from lab.summary import in_words
-from train import UserError, build
+from train import build
 
 CHOICES = 10  # how many files are listed where a name fits several
 

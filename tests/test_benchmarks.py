@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import models
 from benchmarks import throughput
 from benchmarks.throughput import LARGE_PRODUCTS, Contestant, Stopwatch, TimeIsUp
-from data import UserError
+from lab.checks import UserError
 from lab.stacked import CaptureError
 from train import Training
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import models
-from data import UserError
+from lab.checks import UserError
 from lab.constants import check_constant, check_constants
 
 
@@ -34,6 +34,7 @@ from lab.constants import check_constant, check_constants
         ("LEARNING_RATES", 0.1),
         ("INITIAL_LEARNING_RATE", None),
         ("INITIAL_LEARNING_RATE", 0),
+        ("INITIAL_LEARNING_RATE", 10**400),
         ("INITIAL_LEARNING_RATE", float("nan")),
         ("DROPOUT_RATES", [0, 1]),
         ("WEIGHT_DECAYS", [0.1, -0.1]),

@@ -11,8 +11,8 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 import data
-import train
 from lab import download
+from lab.checks import data_sets
 
 
 def digest(indices: torch.Tensor) -> str:
@@ -59,13 +59,13 @@ def test_every_split_can_be_named_by_a_run(a_run):
 
 
 def test_every_function_that_returns_a_dataset_is_a_data_set(a_run, add_to):
-    assert train.data_sets() == {"cifar10": data.cifar10, "digits": data.digits}
+    assert data_sets() == {"cifar10": data.cifar10, "digits": data.digits}
 
     def small(folder: Path) -> data.Dataset:
         raise NotImplementedError
 
     add_to(data, small)
-    assert train.data_sets() == {"cifar10": data.cifar10, "digits": data.digits, "small": small}
+    assert data_sets() == {"cifar10": data.cifar10, "digits": data.digits, "small": small}
     assert a_run(dataset="small").dataset == "small"
 
 

@@ -14,7 +14,7 @@ from project import SMALL, Project, children, summary, wait_until, workers
 
 import exp1_lr
 from lab import sweep
-from train import UserError
+from lab.checks import UserError
 
 FOUR_TOO = [2, pytest.param(4, marks=pytest.mark.endurance)]
 

@@ -17,8 +17,8 @@ import pytest
 from filelock import FileLock
 from torchvision.datasets import CIFAR10
 
-from data import UserError
 from lab import download
+from lab.checks import UserError
 
 OFFICIAL_MD5 = dict(download.MD5)
 PATIENCE_SECONDS = 0.3

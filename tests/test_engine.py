@@ -29,8 +29,9 @@ from torch.utils._pytree import tree_leaves
 
 import data
 import models
-from data import Dataset, UserError
+from data import Dataset
 from lab import engine, gradients, provenance, records, stacked, sweep
+from lab.checks import UserError
 from lab.engine import ALONE, CAPTURED, Mode
 from lab.records import Recorder
 from lab.stacked import Together

@@ -17,9 +17,10 @@ import exp1_lr
 import exp2_dropout
 import exp2_transfer
 from lab import experiment, figures
+from lab.checks import UserError
 from lab.experiment import Store
 from lab.store import digest
-from train import Run, UserError
+from train import Run
 
 LAYERS = ("conv1", "conv2", "conv3")
 FINER = [  # what is retrained beside "retrained, dropout=0", which freezes all layers at 0.1

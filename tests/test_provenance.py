@@ -205,7 +205,7 @@ def test_a_split_retires_its_own_runs_alone(code, retired, a_run, monkeypatch):
 def test_every_statement_about_a_name_counts_not_the_last_alone(
     name, text, expected, code, retired
 ):
-    first = {MODELS: "class BaselineNet", DATA: "class UserError"}
+    first = {MODELS: "class BaselineNet", DATA: "def cifar10"}
     for before in [True, False] if name in first else [False]:
         original = code.texts[name]
         if before:
@@ -259,7 +259,7 @@ def test_a_function_that_is_imported_by_another_name_is_followed(code, runs):
 def test_a_nameless_statement_counts_by_its_content(code, retired, runs):
     code.add(DATA, "for _ in range(2):\n    CROP_PADDING = 5")
     first = {name: provenance.fingerprint(run) for name, run in runs.items()}
-    code.edit(DATA, "class UserError", "def added(images):\n    return images\n\n\nclass UserError")
+    code.edit(DATA, "def cifar10", "def added(images):\n    return images\n\n\ndef cifar10")
     assert {name: provenance.fingerprint(run) for name, run in runs.items()} == first
     code.edit(DATA, "range(2)", "range(3)")
     found = {name: provenance.fingerprint(run) for name, run in runs.items()}
@@ -268,7 +268,7 @@ def test_a_nameless_statement_counts_by_its_content(code, retired, runs):
 
 @pytest.mark.parametrize("name", [MODELS, DATA])
 def test_what_is_added_at_the_top_retires_nothing_either(name, code, retired):
-    first = "class BaselineNet" if name == MODELS else "class UserError"
+    first = "class BaselineNet" if name == MODELS else "def cifar10"
     code.edit(name, first, f"def added(weight):\n    return weight\n\n\n{first}")
     assert retired() == set()
 
@@ -327,7 +327,7 @@ def test_a_move_within_a_file_and_another_layout_cost_nothing(code, retired):
 
 
 def test_a_string_that_is_no_docstring_counts(code, retired):
-    code.edit(TRAIN, '("flip", "crop")', '("flip", "crops")')
+    code.edit(TRAIN, '"network")', '"networks")')
     assert retired() == ALL
 
 

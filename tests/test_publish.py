@@ -17,9 +17,10 @@ import exp1_lr
 import exp1_scheduler
 import lab
 from lab import publish
+from lab.checks import UserError
 from lab.provenance import fingerprint
 from lab.store import Store, write
-from train import Run, UserError, build
+from train import Run, build
 
 README = """# A study
 

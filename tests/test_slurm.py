@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from project import ROOT, SMALL, Project, children, files, summary
 
+from lab.checks import UserError
 from lab.store import Store
-from train import Run, UserError
+from train import Run
 
 NODES = {"n1": "10.0.0.1", "n2": "10.0.0.2"}
 PATIENCE = 300  # seconds that anything here may take; the machine may be busy

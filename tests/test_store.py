@@ -20,8 +20,8 @@ import data
 import lab.store
 import models
 import train
-from data import UserError
 from lab import provenance
+from lab.checks import UserError
 from lab.records import run_of, settings_of
 from lab.store import Store, digest, label, write
 

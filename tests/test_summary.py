@@ -8,6 +8,7 @@ import random
 import pytest
 from scipy import stats
 
+from lab.checks import UserError
 from lab.summary import (
     best,
     best_label,
@@ -25,7 +26,6 @@ from lab.summary import (
     summarise_group,
     wall_seconds,
 )
-from train import UserError
 
 ENVIRONMENT = {"torch": "2", "python": "3", "device": "cpu", "git_commit": "c", "git_dirty": False}
 RUN = {"network": "BaselineNet", "learning_rate": 0.1, "epochs": 2, "batch_size": 64}

@@ -21,9 +21,10 @@ from project import SMALL, Project, children, files, one_line, summary, wait_unt
 
 import exp1_lr
 from lab import sweep
+from lab.checks import UserError
 from lab.store import Store
 from lab.sweep import Progress
-from train import Run, UserError
+from train import Run
 
 MANY_RUNS = {"EPOCHS": 10, "SEEDS": [1, 2], "LEARNING_RATES": [0.1, 0.09, 0.08, 0.07, 0.06]}
 

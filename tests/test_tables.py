@@ -215,7 +215,7 @@ def test_devices_that_differ_give_no_verdict():
         "b": [record(seed, 0.6, environment=gpu) for seed in (1, 2)],
     }
     assert comparison(summary_of(groups))[4:7] == ["–", "–", "none: different devices"]
-    assert "On the test set it has no verdict against b." in answer(summary_of(groups))
+    assert "On the test set it is without a verdict against b." in answer(summary_of(groups))
     assert "Device: cpu and NVIDIA H100." in notes(summary_of(groups))
 
 
@@ -266,8 +266,8 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
         "a has the highest mean validation accuracy, 66.67%, among a and c. Its mean test accuracy "
         "is 72.33% (95% interval ± 5.17). On the test set it is worse than b (by 1.02 points). On "
         "the test set it is better than “d, e” (by 10.00 points). It is not compared with c. On "
-        "the test set c (without seed 3, which diverged) is within noise of b. On the test set c "
-        "(without seed 3, which diverged) is within noise of “d, e”."
+        "the test set, these are within noise of b: c (without seed 3, which diverged). On the "
+        "test set, these are within noise of “d, e”: c (without seed 3, which diverged)."
     )
     alone = summary_of({"x": [record(1, 0.6)]})
     assert answer(alone) == (

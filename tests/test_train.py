@@ -18,7 +18,7 @@ import lab.records
 import lab.sweep
 import models
 import train
-from data import Dataset, UserError
+from data import Dataset
 from lab.records import settings_of
 from lab.store import Store
 from train import CURVES, Run, Training
@@ -147,53 +147,6 @@ def test_a_schedule_is_one_rate_an_epoch(a_run):
     run = a_run(learning_rate=[0.1, 0.05])
     assert [run.learning_rate_at(epoch) for epoch in range(2)] == [0.1, 0.05]
     assert [a_run(learning_rate=0.1).learning_rate_at(epoch) for epoch in range(2)] == [0.1, 0.1]
-    with pytest.raises(UserError, match="3 values for 2 epochs"):
-        a_run(learning_rate=[0.1, 0.05, 0.01])
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"epochs": 0},
-        {"epochs": 2.0},
-        {"epochs": True},
-        {"epochs": "2"},
-        {"batch_size": 0},
-        {"seed": -1},
-        {"seed": 2**63},
-        {"learning_rate": 0},
-        {"learning_rate": -0.1},
-        {"learning_rate": float("nan")},
-        {"learning_rate": float("inf")},
-        {"learning_rate": "0.1"},
-        {"learning_rate": 10**400},
-        {"learning_rate": [0.1, 0]},
-        {"network": "ResNet"},
-        {"split": "thirds"},
-        {"dataset": "cifar100"},
-        {"initialisation": "ones"},
-        {"network": "DropoutNet", "dropout_rate": 1},
-        {"network": "DropoutNet", "dropout_rate": -0.1},
-        {"dropout_rate": 0.5},
-        {"momentum": 1.0},
-        {"weight_decay": -1e-4},
-        {"augmentation": ("rotate",)},
-        {"augmentation": "flip"},
-        {"augmentation": None},
-        {"frozen": "conv1"},
-        {"frozen": [1]},
-        {"reinitialised": {"fc1": True}},
-        {"width": 0},
-        {"overfit_images": -1},
-        {"drop_last": 1},
-        {"gradient_statistics": "yes"},
-    ],
-)
-def test_nonsense_is_refused_and_named(fields, a_run):
-    with pytest.raises(UserError) as error:
-        a_run(**fields)
-    assert any(field in str(error.value) for field in fields)
-    assert "\n" not in str(error.value)
 
 
 def test_lists_of_names_are_kept_as_tuples(a_run):
@@ -202,23 +155,6 @@ def test_lists_of_names_are_kept_as_tuples(a_run):
     assert listed == a_run(**{name: tuple(value) for name, value in fields.items()})
     assert len({listed, a_run()}) == 2  # a run can be hashed
     assert listed.frozen == ("conv1", "conv2")
-
-
-@pytest.mark.parametrize("field", ["frozen", "reinitialised"])
-def test_a_layer_that_the_network_does_not_have_is_named(field, a_run, digits):
-    layers = "conv1, conv2, conv3, fc1, fc2"
-    for name in ("conv4", "weight", ""):
-        run = a_run(**{field: ("conv1", name)})
-        with pytest.raises(UserError) as error:
-            Training(run, digits)
-        assert str(error.value) == f"BaselineNet has no layer {name!r}: choose from {layers}"
-
-
-def test_a_run_with_nothing_to_train_is_refused(a_run, digits):
-    layers = ("conv1", "conv2", "conv3", "fc1", "fc2")
-    with pytest.raises(UserError, match=r"^frozen = .*'fc2'\): .*BaselineNet nothing to train$"):
-        Training(a_run(frozen=layers), digits)
-    Training(a_run(frozen=layers[:-1]), digits)
 
 
 # The plain loop
@@ -757,39 +693,16 @@ class TellingNet(MyNet):
         return super().forward(images)
 
 
-class HiddenNorm(nn.Module):
-    """A network with batch normalisation somewhere inside, under a name of the user's."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Sequential(nn.BatchNorm1d(3_072)))
-        self.head = nn.Linear(3_072, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.body(images))
-
-
 @pytest.fixture
 def own_networks(add_to) -> None:
     """As if the user had added these classes to models.py."""
-    for kind in (MyNet, TellingNet, HiddenNorm):
+    for kind in (MyNet, TellingNet):
         add_to(models, kind)
 
 
 def test_a_class_of_models_is_a_network_at_once(own_networks):
-    assert set(train.networks()) == {
-        *("BaselineNet", "DropoutNet", "BatchNormNet", "MyNet", "TellingNet", "HiddenNorm")
-    }
-
-
-def test_what_models_and_data_import_is_none_of_theirs(a_run, monkeypatch):
-    known = set(train.networks()), set(train.initialisations()), set(train.data_sets())
-    monkeypatch.setattr(models, "Conv2d", nn.Conv2d, raising=False)
-    monkeypatch.setattr(models, "xavier_normal_", nn.init.xavier_normal_, raising=False)
-    monkeypatch.setattr(data, "load_data", lab.sweep.load_data, raising=False)
-    assert known == (set(train.networks()), set(train.initialisations()), set(train.data_sets()))
-    with pytest.raises(UserError, match="network = 'Conv2d' must be one of BaselineNet"):
-        a_run(network="Conv2d")
+    known = {"BaselineNet", "DropoutNet", "BatchNormNet", "MyNet", "TellingNet"}
+    assert set(train.networks()) == known
 
 
 def test_a_function_of_models_is_an_initialisation_at_once(a_run, add_to):
@@ -862,49 +775,6 @@ def test_a_network_is_given_only_what_it_takes(a_run, small, own_networks, monke
     assert len(network.noise) - len(in_training) == 1 + 3 + 1
 
 
-@pytest.mark.parametrize(
-    ("network", "field", "value"),
-    [
-        ("MyNet", "width", 8),
-        ("MyNet", "dropout_rate", 0.5),
-        ("BaselineNet", "dropout_rate", 0.5),
-        ("BatchNormNet", "dropout_rate", 0.1),
-    ],
-)
-def test_an_option_that_a_network_does_not_take_is_refused(
-    network, field, value, a_run, own_networks
-):
-    with pytest.raises(UserError, match=rf"^{field} = {value}: {network} takes no {field}$"):
-        a_run(network=network, **{field: value})
-    neutral = {"width": 16, "dropout_rate": 0.0}[field]
-    assert a_run(network=network, **{field: neutral}) == a_run(network=network)
-
-
-@pytest.mark.parametrize("network", ["BatchNormNet", "HiddenNorm"])
-def test_a_last_batch_of_one_image_is_refused_for_batch_normalisation(
-    network, a_run, small, own_networks
-):
-    for fields in (
-        {"batch_size": 43},  # 130 images are 3 batches of 43 and one image
-        {"batch_size": 1},
-        {"batch_size": 1, "drop_last": True},
-        {"batch_size": 1, "overfit_images": 1},
-        {"batch_size": 64, "overfit_images": 65},
-    ):
-        with pytest.raises(UserError, match=f"^BATCH_SIZE = {fields['batch_size']}: .*one image"):
-            Training(a_run(network=network, **fields), small)
-        for other in ("BaselineNet", "DropoutNet", "MyNet"):
-            Training(a_run(network=other, **fields), small)
-    trained(a_run(network=network, epochs=1, batch_size=43, drop_last=True), small)
-
-
-def test_a_batch_larger_than_the_split_is_refused(a_run, digits):
-    Training(a_run(batch_size=1_350, drop_last=True), digits)
-    for drop_last in (True, False):
-        with pytest.raises(UserError, match="BATCH_SIZE = 1351: must be at most the 1,350"):
-            Training(a_run(batch_size=1_351, drop_last=drop_last), digits)
-
-
 @pytest.fixture
 def three(digits, add_to) -> Dataset:
     """A data set of three classes, as if the user had added its function to data.py."""
@@ -921,12 +791,10 @@ def three(digits, add_to) -> Dataset:
     return three(Path())
 
 
-def test_a_data_set_of_other_classes_needs_a_network_that_takes_classes(a_run, three, own_networks):
+def test_a_network_has_as_many_outputs_as_the_data_set_has_classes(a_run, three):
     for network in ("BaselineNet", "DropoutNet", "BatchNormNet"):
         training = Training(a_run(network=network, dataset="three"), three)
         assert training.network.fc2.out_features == 3
-    with pytest.raises(UserError, match=r"^dataset = 'three' has 3 classes: MyNet must"):
-        Training(a_run(network="MyNet", dataset="three"), three)
 
 
 def test_a_data_set_of_other_classes_is_trained_and_reported(a_run, three, store):
@@ -946,10 +814,3 @@ def test_cuda_agrees_with_the_cpu(network, a_run, digits):
     cpu, gpu = trained(run, digits), trained(run, digits.to("cuda"))
     for name in ("train_loss", "val_loss"):
         assert gpu.curves[name] == pytest.approx(cpu.curves[name], rel=1e-3)
-
-
-@pytest.mark.parametrize("fractions", [(0.0, 1.0), (0.5, 0.5)])
-def test_split_that_leaves_nothing_is_refused(fractions, a_run, digits, monkeypatch):
-    monkeypatch.setitem(data.TRAINING_FRACTIONS, "mine", fractions)
-    with pytest.raises(UserError, match="split = 'mine': must leave images to train and to valid"):
-        Training(a_run(split="mine"), digits)

@@ -15,9 +15,10 @@ import lab
 import train
 from data import Dataset
 from lab import experiment
+from lab.checks import UserError
 from lab.store import Store
 from lab.trained import find_run
-from train import Run, UserError
+from train import Run
 
 ONE = "lr=0.05_seed=2"
 

@@ -1,0 +1,140 @@
+"""What a user can get wrong in a run, told in one line before anything is trained.
+
+No number depends on these checks: an edit here retires no finished run.
+"""
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+import data
+from data import Dataset
+from train import Run, build, defined_in, initialisations, networks, takes
+
+LARGEST = sys.float_info.max
+AUGMENTATIONS = ("flip", "crop")
+Rule = tuple[type, Callable[[Any], bool], str]  # a type, a condition, and both in words
+
+
+class UserError(ValueError):
+    """A mistake that the user can correct; the text is one line that says how."""
+
+
+def data_sets() -> dict[str, Callable[..., Dataset]]:
+    """Every data set by the name of its function in data.py."""
+    functions = defined_in(data, inspect.isfunction)
+    return {name: f for name, f in functions.items() if f.__annotations__.get("return") is Dataset}
+
+
+def rules() -> dict[str, Rule]:
+    """The rule for each field of a run that is a number, a name, or true or false."""
+
+    def whole(least: int) -> Rule:
+        return int, lambda value: least <= value < 2**63, f"a whole number, at least {least}"
+
+    def one_of(names: Collection[str]) -> Rule:
+        return str, lambda value: value in names, f"one of {', '.join(names)}"
+
+    fraction = float, lambda value: 0 <= value < 1, "a number, at least 0 and below 1"
+    true_or_false = bool, lambda value: True, "True or False"
+    return {
+        "network": one_of(networks()),
+        "seed": whole(0),
+        "epochs": whole(1),
+        "learning_rate": (float, lambda value: 0 < value <= LARGEST, "a number above 0"),
+        "batch_size": whole(1),
+        "split": one_of(data.TRAINING_FRACTIONS),
+        "dataset": one_of(data_sets()),
+        "dropout_rate": fraction,
+        "momentum": fraction,
+        "weight_decay": (float, lambda value: 0 <= value <= LARGEST, "a number, at least 0"),
+        "gradient_statistics": true_or_false,
+        "width": whole(1),
+        "initialisation": one_of(initialisations()),
+        "overfit_images": whole(0),
+        "drop_last": true_or_false,
+    }
+
+
+def check(value: Any, rule: Rule, shown: str) -> Any:
+    """The value as a plain Python one. Raises UserError where it breaks the rule."""
+    kind, allows, words = rule
+    value = value.item() if isinstance(value, np.generic) else value
+    is_kind = type(value) is kind or (kind is float and type(value) is int)
+    if not is_kind or not allows(value):
+        raise UserError(f"{shown} must be {words}")
+    return kind(value)
+
+
+def check_run(run: Run) -> None:
+    """See that every field of a run, and of the run that it starts from, makes sense.
+
+    Raises UserError where one does not.
+    """
+    for field, rule in rules().items():
+        value = getattr(run, field)
+        if field == "learning_rate" and isinstance(value, tuple):
+            for rate in value:
+                check(rate, rule, f"learning_rate: {rate!r}")
+            if len(value) != run.epochs:
+                raise UserError(f"learning_rate: {len(value)} values for {run.epochs} epochs")
+        else:
+            check(value, rule, f"{field} = {value!r}")
+    for field in ("augmentation", "reinitialised", "frozen"):
+        names = getattr(run, field)
+        if not isinstance(names, tuple) or not all(type(name) is str for name in names):
+            raise UserError(f"{field} = {names!r} must be a list of names")
+    if not set(run.augmentation) <= set(AUGMENTATIONS):
+        known = ", ".join(AUGMENTATIONS)
+        raise UserError(f"augmentation = {run.augmentation!r}: choose from {known}")
+    for field, neutral in (("width", 16), ("dropout_rate", 0.0)):
+        value = getattr(run, field)
+        if value != neutral and field not in takes(networks()[run.network]):
+            raise UserError(f"{field} = {value!r}: {run.network} takes no {field}")
+    if run.start:
+        check_run(run.start)
+
+
+def check_fit(run: Run, dataset: Dataset) -> None:
+    """See that a run's network, layers and batches fit its data set, and that it can be trained.
+
+    Raises UserError where they do not.
+    """
+    classes, kind = len(dataset.class_names), networks()[run.network]
+    if classes != 10 and "classes" not in takes(kind):
+        raise UserError(
+            f"dataset = {run.dataset!r} has {classes} classes: {run.network} must take classes"
+        )
+    plain = dataclasses.replace(run, start=None, reinitialised=(), frozen=())
+    network = build(plain, classes)
+    layers = [name for name, _ in network.named_modules() if name]
+    for layer in (*run.reinitialised, *run.frozen):
+        if layer not in layers:
+            known = ", ".join(layers)
+            raise UserError(f"{run.network} has no layer {layer!r}: choose from {known}")
+    for layer in run.frozen:
+        network.get_submodule(layer).requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UserError(f"frozen = {run.frozen}: leaves {run.network} nothing to train")
+    if "noise" in takes(network.forward) and not hasattr(network, "noise_features"):
+        raise UserError(f"{run.network} takes noise in forward: it needs noise_features, too")
+    split = data.split_indices(run.split, len(dataset.images), run.overfit_images)
+    (n, n_val), size = map(len, split), run.batch_size
+    if not (n and n_val):
+        raise UserError(f"split = {run.split!r}: must leave images to train and to validate on")
+    if size > n:
+        raise UserError(
+            f"BATCH_SIZE = {size}: must be at most the {n:,} training images of {run.dataset}"
+        )
+    kinds = nn.modules.batchnorm._BatchNorm
+    normalised = any(isinstance(layer, kinds) for layer in network.modules())
+    if normalised and (size == 1 or (n % size == 1 and not run.drop_last)):
+        raise UserError(
+            f"BATCH_SIZE = {size}: leaves a last batch of one image, which batch normalisation "
+            "cannot train on"
+        )

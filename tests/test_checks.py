@@ -1,0 +1,201 @@
+"""What a user can get wrong in a run is one line, before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import data
+import lab.sweep
+import models
+from data import Dataset
+from lab.checks import UserError, check_fit, check_run, data_sets
+from train import initialisations, networks
+
+
+class MyNet(nn.Module):
+    """A network of the user's own that takes no option."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3_072, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.relu(self.fc(images.flatten(1)))
+
+
+class HiddenNorm(MyNet):
+    """A network with batch normalisation somewhere inside, under a name of the user's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Sequential(nn.BatchNorm1d(3_072)))
+
+
+class NoisyNet(MyNet):
+    """A network that takes noise and does not say how much."""
+
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        return super().forward(images)
+
+
+@pytest.fixture
+def own_networks(add_to) -> None:
+    """As if the user had added these classes to models.py."""
+    for kind in (MyNet, HiddenNorm, NoisyNet):
+        add_to(models, kind)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"epochs": 0},
+        {"epochs": 2.0},
+        {"epochs": True},
+        {"epochs": "2"},
+        {"batch_size": 0},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"learning_rate": 0},
+        {"learning_rate": -0.1},
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"learning_rate": "0.1"},
+        {"learning_rate": [0.1, 0]},
+        {"network": "ResNet"},
+        {"split": "thirds"},
+        {"dataset": "cifar100"},
+        {"initialisation": "ones"},
+        {"network": "DropoutNet", "dropout_rate": 1},
+        {"network": "DropoutNet", "dropout_rate": -0.1},
+        {"dropout_rate": 0.5},
+        {"momentum": 1.0},
+        {"weight_decay": -1e-4},
+        {"augmentation": ("rotate",)},
+        {"augmentation": "flip"},
+        {"augmentation": None},
+        {"frozen": "conv1"},
+        {"frozen": [1]},
+        {"reinitialised": {"fc1": True}},
+        {"width": 0},
+        {"overfit_images": -1},
+        {"drop_last": 1},
+        {"gradient_statistics": "yes"},
+    ],
+)
+def test_nonsense_is_refused_and_named(fields, a_run):
+    with pytest.raises(UserError) as error:
+        check_run(a_run(**fields))
+    assert any(field in str(error.value) for field in fields)
+    assert "\n" not in str(error.value)
+
+
+def test_what_a_run_starts_from_is_checked_too(a_run):
+    check_run(a_run(start=a_run()))
+    with pytest.raises(UserError, match="epochs = 0"):
+        check_run(a_run(start=a_run(epochs=0)))
+
+
+def test_a_schedule_needs_one_rate_an_epoch(a_run):
+    check_run(a_run(learning_rate=[0.1, 0.05]))
+    with pytest.raises(UserError, match="3 values for 2 epochs"):
+        check_run(a_run(learning_rate=[0.1, 0.05, 0.01]))
+
+
+def test_what_models_and_data_import_is_none_of_theirs(a_run, monkeypatch):
+    known = set(networks()), set(initialisations()), set(data_sets())
+    monkeypatch.setattr(models, "Conv2d", nn.Conv2d, raising=False)
+    monkeypatch.setattr(models, "xavier_normal_", nn.init.xavier_normal_, raising=False)
+    monkeypatch.setattr(data, "load_data", lab.sweep.load_data, raising=False)
+    assert known == (set(networks()), set(initialisations()), set(data_sets()))
+    with pytest.raises(UserError, match="network = 'Conv2d' must be one of BaselineNet"):
+        check_run(a_run(network="Conv2d"))
+
+
+@pytest.mark.parametrize(
+    ("network", "field", "value"),
+    [
+        ("MyNet", "width", 8),
+        ("MyNet", "dropout_rate", 0.5),
+        ("BaselineNet", "dropout_rate", 0.5),
+        ("BatchNormNet", "dropout_rate", 0.1),
+    ],
+)
+def test_an_option_that_a_network_does_not_take_is_refused(
+    network, field, value, a_run, own_networks
+):
+    with pytest.raises(UserError, match=rf"^{field} = {value}: {network} takes no {field}$"):
+        check_run(a_run(network=network, **{field: value}))
+    neutral = {"width": 16, "dropout_rate": 0.0}[field]
+    check_run(a_run(network=network, **{field: neutral}))
+
+
+@pytest.mark.parametrize("field", ["frozen", "reinitialised"])
+def test_a_layer_that_the_network_does_not_have_is_named(field, a_run, digits):
+    layers = "conv1, conv2, conv3, fc1, fc2"
+    for name in ("conv4", "weight", ""):
+        run = a_run(**{field: ("conv1", name)})
+        with pytest.raises(UserError) as error:
+            check_fit(run, digits)
+        assert str(error.value) == f"BaselineNet has no layer {name!r}: choose from {layers}"
+
+
+def test_a_run_with_nothing_to_train_is_refused(a_run, digits):
+    layers = ("conv1", "conv2", "conv3", "fc1", "fc2")
+    with pytest.raises(UserError, match=r"^frozen = .*'fc2'\): .*BaselineNet nothing to train$"):
+        check_fit(a_run(frozen=layers), digits)
+    check_fit(a_run(frozen=layers[:-1]), digits)
+
+
+@pytest.mark.parametrize("network", ["BatchNormNet", "HiddenNorm"])
+def test_a_last_batch_of_one_image_is_refused_for_batch_normalisation(
+    network, a_run, digits, own_networks
+):
+    for fields in (
+        {"batch_size": 71},  # 1,350 images are 19 batches of 71 and one image
+        {"batch_size": 1},
+        {"batch_size": 1, "drop_last": True},
+        {"batch_size": 1, "overfit_images": 1},
+        {"batch_size": 64, "overfit_images": 65},
+    ):
+        with pytest.raises(UserError, match=f"^BATCH_SIZE = {fields['batch_size']}: .*one image"):
+            check_fit(a_run(network=network, **fields), digits)
+        for other in ("BaselineNet", "DropoutNet", "MyNet"):
+            check_fit(a_run(network=other, **fields), digits)
+    check_fit(a_run(network=network, batch_size=71, drop_last=True), digits)
+
+
+def test_a_batch_larger_than_the_split_is_refused(a_run, digits):
+    check_fit(a_run(batch_size=1_350, drop_last=True), digits)
+    for drop_last in (True, False):
+        with pytest.raises(UserError, match="BATCH_SIZE = 1351: must be at most the 1,350"):
+            check_fit(a_run(batch_size=1_351, drop_last=drop_last), digits)
+
+
+def test_a_data_set_of_other_classes_needs_a_network_that_takes_classes(
+    a_run, digits, own_networks, add_to
+):
+    def three(folder: Path) -> Dataset:
+        raise NotImplementedError
+
+    add_to(data, three)
+    few = Dataset(*list(vars(digits).values())[:4], ("zero", "one", "two"))
+    for network in ("BaselineNet", "DropoutNet", "BatchNormNet"):
+        check_fit(a_run(network=network, dataset="three"), few)
+    with pytest.raises(UserError, match=r"^dataset = 'three' has 3 classes: MyNet must"):
+        check_fit(a_run(network="MyNet", dataset="three"), few)
+
+
+def test_a_network_that_takes_noise_must_say_how_much(a_run, digits, own_networks, monkeypatch):
+    with pytest.raises(UserError, match="NoisyNet takes noise in forward: it needs noise_features"):
+        check_fit(a_run(network="NoisyNet"), digits)
+    monkeypatch.setattr(NoisyNet, "noise_features", 3, raising=False)
+    check_fit(a_run(network="NoisyNet"), digits)
+
+
+@pytest.mark.parametrize("fractions", [(0.0, 1.0), (0.5, 0.5)])
+def test_split_that_leaves_nothing_is_refused(fractions, a_run, digits, monkeypatch):
+    monkeypatch.setitem(data.TRAINING_FRACTIONS, "mine", fractions)
+    with pytest.raises(UserError, match="split = 'mine': must leave images to train and to valid"):
+        check_fit(a_run(split="mine"), digits)
