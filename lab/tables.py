@@ -40,6 +40,9 @@ GLOSSARY = """\
   where the verdict is "within noise".
 - Code: a hash of the code that decides the numbers, not a git commit."""
 NEAR_CHANCE = 1.5  # times the accuracy of guessing: more than always naming one class can reach
+# what one setting can be, and the word that leads to the other
+RELATIONS = {"better": "than", "worse": "than", "within noise": "of"}
+RELATIONS |= {"without a verdict": "against"}
 COLUMNS = {"train acc. %": "final_train_accuracy", "val acc. %": "val_accuracy", "gap": "gap"}
 COLUMNS |= {"val loss": "val_loss", "test loss": "test_loss", "test acc. %": "test_accuracy"}
 
@@ -192,7 +195,7 @@ def answer(summary: dict[str, Any]) -> str:
     if best is None:
         return "There is no best setting, because too many runs diverged."
     of_best: dict[str, list[str]] = {}
-    of_others: dict[tuple[str, str], list[str]] = {}
+    of_others: dict[str, dict[str, list[str]]] = {}
     compared = {best}
     for pair in summary["comparisons"]:
         if best in (pair["label"], pair["minus"]):
@@ -200,8 +203,9 @@ def answer(summary: dict[str, Any]) -> str:
             compared.add(other)
             of_best.setdefault(relation(pair, best), []).append(with_margin(other, pair))
         else:
-            key = relation(pair, pair["label"]), pair["minus"]
-            of_others.setdefault(key, []).append(with_margin(pair["label"], pair))
+            found = of_others.setdefault(pair["minus"], {})
+            told = with_margin(pair["label"], pair)
+            found.setdefault(relation(pair, pair["label"]), []).append(told)
     among = f", among {in_words([named(label) for label in candidates])}"
     among = among if len(candidates) < len(groups) else ""
     validation, test = groups[best]["mean"]["val_accuracy"][-1], groups[best]["test_accuracy"]
@@ -210,21 +214,21 @@ def answer(summary: dict[str, Any]) -> str:
         f"{named(best)} has the highest mean validation accuracy, {percent(validation)}{among}.",
         f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
     ]
-    for better_than, others in of_best.items():
-        sentences.append(f"On the test set it is {better_than} {in_words(others)}.")
+    for is_it, others in of_best.items():
+        sentences.append(f"On the test set it is {is_it} {RELATIONS[is_it]} {in_words(others)}.")
     if apart := [named(label) for label in candidates if label not in compared]:
         sentences.append(f"It is not compared with {in_words(apart)}.")
-    for (better_than, minus), others in of_others.items():
-        these = f"these are {better_than} {named(minus)}: {in_words(others)}"
-        sentences.append(f"On the test set, {these}.")
+    for minus, found in of_others.items():
+        told = "; ".join(f"{are}: {in_words(these)}" for are, these in found.items())
+        sentences.append(f"Compared with {named(minus)} on the test set, {told}.")
     return " ".join(sentences)
 
 
 def relation(pair: dict[str, Any], label: str) -> str:
-    """What a comparison says of one of its two settings: "better than" the other."""
+    """What a comparison says of one of its two settings, one of RELATIONS."""
     if pair["verdict"] in (None, "within noise"):
-        return "within noise of" if pair["verdict"] else "without a verdict against"
-    return f"{'better' if pair['verdict'] == f'{label} is better' else 'worse'} than"
+        return pair["verdict"] or "without a verdict"
+    return "better" if pair["verdict"] == f"{label} is better" else "worse"
 
 
 def with_margin(label: str, pair: dict[str, Any]) -> str:

@@ -470,7 +470,7 @@ def test_differences_show_pairs_verdict_and_who_is_left_out(transfer):
     told = [text.get_text() for text in draw(transfer, "differences").axes[0].texts]
     assert told == ["better\np = 0.012", "worse\np < 0.0001"]
     pairs[0] |= {"p_holm": None, "verdict": None}
-    assert draw(transfer, "differences").axes[0].texts[0].get_text() == "no verdict"
+    assert draw(transfer, "differences").axes[0].texts[0].get_text() == "without a verdict"
     assert draw(transfer | {"comparisons": []}, "differences") is None
 
 

@@ -21,7 +21,7 @@ def schedules(summary: Summary) -> Figure:
     rate = summary["settings"].get("DECAY_RATE")
     note = "Inverse time: the first rate / (1 + k · epoch), where epochs are counted from 0"
     note += f". The trained one has k = {rate:g}" if rate else ""
-    note += ". Grey: schedules that were not trained"
+    note += ". Grey: not trained"
     figure, (axes,) = canvas.blank(summary, "learning rate by epoch", row=4, note=note)
     look = canvas.styles(summary)
     for at, (name, rates) in enumerate(summary["schedules"].items()):

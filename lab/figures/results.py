@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lab.figures import canvas
 from lab.figures.canvas import COLOURS, Group, Summary
 from lab.summary import common, generalisation_gap, in_words
-from lab.tables import seeds_in_words
+from lab.tables import relation, seeds_in_words
 
 NOTE = (
     "Gap: training minus validation accuracy, both of the final weights. Best: the highest mean "
@@ -69,8 +69,8 @@ def differences(summary: Summary, groups: Sequence[Group]) -> Figure | None:
     shown = [group for group in summary["groups"] if group["label"] in compared]
     words, height = "differences of test accuracy, paired by seed", 0.7 + 0.62 * len(pairs)
     note = (
-        "Better, worse: the first of the two settings. p: the p-value of the paired t-test after "
-        "Holm's correction. The intervals are not corrected"
+        "Better, worse: the first of the two. p: of the paired t-test, after Holm's correction. "
+        "The intervals are not corrected"
     )
     figure, (axes,) = canvas.blank(summary, words, shown, row=height, note=note)
     look, rows = canvas.styles(summary), []
@@ -88,9 +88,7 @@ def differences(summary: Summary, groups: Sequence[Group]) -> Figure | None:
 
 def verdict(pair: dict[str, Any]) -> str:
     """What a comparison says of its first setting, and p."""
-    words, p = pair["verdict"] or "no verdict", pair["p_holm"]
-    if words.endswith("is better"):
-        words = "better" if words == f"{pair['label']} is better" else "worse"
+    words, p = relation(pair, pair["label"]), pair["p_holm"]
     if p is None:
         return words
     return f"{words}\np = {p:.2g}" if p >= 1e-4 else f"{words}\np < 0.0001"
@@ -139,7 +137,7 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     groups = [group for summary in summaries for group in ranked(summary)]
     note = "Orange square: the best setting of an experiment, by validation accuracy"
     if some := [s["title"].split()[0] for s in summaries if len(s["candidates"]) < len(ranked(s))]:
-        note += f". In {in_words(some)} it is chosen among some of the settings only"
+        note += f". In {in_words(some)} not all settings can be it"
     if labels := shared(groups):
         note += f"\nExperiments share the runs of {in_words(labels)}"
     words, height = "test accuracy of every setting", 0.6 + 0.23 * most
