@@ -6,9 +6,8 @@ half of the images that 2.1 validated on. So the difference between the two retr
 from their features and from dropout in the retraining together. They are compared with 2.1's
 models, in which all layers trained together, and with experiment 1.1's best model as it is
 ("untouched"). Then, without dropout, only the first two, the first or none of the convolutions are
-frozen ("frozen=2" to "frozen=0"), at a learning rate of 0.1 and of 0.01. Only the test set is the
-same for all. The retrained models are validated on the half that their source was trained on, which
-favours those that keep more of it. So the best is chosen only from two that freeze the same layers.
+frozen ("frozen=2" to "frozen=0"), at two learning rates. The best is chosen only from the two that
+freeze the same layers.
 
     python exp2_transfer.py            # 45 runs of 50 epochs, and what is missing of 1.1 and 2.1
     python exp2_transfer.py --quick    # a rehearsal without CIFAR-10, in under a minute
