@@ -32,8 +32,8 @@ from lab.store import Store, label
 from train import Run, Training
 
 REPORT_SECONDS = 0.5  # between a worker's reports of progress
-ESTIMATE_SECONDS = 3.0  # of training before the time is estimated
-PLAIN_LINE_SECONDS = 30.0  # between lines where the output is not a terminal
+FIRST_LINE_SECONDS = 3.0  # of training before the time left is told where there is no terminal
+PLAIN_LINE_SECONDS = 30.0  # between such lines
 SERVER = "forkserver"  # the way of starting workers that share one import of torch
 # what a worker imports that takes long; nothing of this project, which the server may not find
 PRELOADED = ["torch._dynamo", "sklearn.metrics"]
@@ -196,7 +196,8 @@ def train_once(todo: Sequence[Run], store: Store, devices: list[str], weights: b
     places = len(devices) * distributed.size()
     at_once = places if devices[0] == "cpu" else f"all that fit on {places} GPUs"
     print(f"device   {provenance.device_name(devices[0])}, runs trained at once: {at_once}")
-    print(f"data     {todo[0].dataset}", flush=True)
+    print(f"data     {todo[0].dataset}")
+    print("stop     at any time with Ctrl-C: what is done is kept", flush=True)
     method = SERVER if devices[0] == "cpu" and has_server() else "spawn"
     context = multiprocessing.get_context(method)
     processes: dict[Connection, Any] = {}
@@ -319,81 +320,58 @@ def how_it_died(worker: Any, runs: set[Run]) -> str:
 
 
 class Progress:
-    """One bar for the sweep, or a plain line now and then where there is no terminal."""
+    """One bar for the epochs of the sweep, or a plain line now and then where no terminal is.
+
+    It counts what this sweep trains: not what a checkpoint brings, nor what another process does.
+    """
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.done: dict[Run, float] = dict.fromkeys(runs, 0.0)  # epochs
-        self.started: set[Run] = set()
+        self.left = {run: float(run.epochs) for run in runs}  # epochs
+        self.trained = self.images = 0.0  # epochs, and images trained on in them
         self.running: set[Run] = set()
-        self.images = 0.0  # trained on by this sweep
-        self.epochs = 0.0  # trained by this sweep
-        self.estimated = False
         self.terminal = sys.stderr.isatty()
         self.bar: tqdm | None = None
-        self.next_line = 0.0
+        self.next_line = FIRST_LINE_SECONDS
 
     def progress(self, run: Run, done: float, images: int, accuracy: float | None) -> None:
         """Note that a run has now trained for so many epochs of so many images.
 
         accuracy is that of validation after the last whole epoch.
         """
-        now = time.monotonic()
         if self.bar is None:  # the clock starts with the first step, not with the start-up
-            self.first_step = now
             self.bar = tqdm(
-                total=sum(run.epochs for run in self.done),
+                total=0,
                 delay=0 if self.terminal else math.inf,
-                bar_format="{percentage:3.0f}%|{bar:20}| {n:.1f}/{total:.0f} epochs "
+                bar_format="{percentage:3.0f}%|{bar:20}| {n:.1f}/{total:.1f} epochs "
                 "[{elapsed}<{remaining}{postfix}]",
                 smoothing=0,
                 dynamic_ncols=True,
             )
-        if run not in self.done:  # of another process's share, and not begun there
-            self.done[run] = 0.0
-            self.bar.total += run.epochs
-        step = done - self.done[run]
-        self.done[run] = done
-        if run in self.started:
-            self.images += step * images
-            self.epochs += step
-        else:  # what a checkpoint brings is no work of this sweep
-            self.started.add(run)
-            self.bar.initial += step
+        left = run.epochs - done
+        if run in self.running:
+            self.trained += self.left[run] - left
+            self.images += (self.left[run] - left) * images
+        self.left[run] = left
         self.running.add(run)
-        rate = self.images / max(now - self.first_step, 1e-9)
+        elapsed = self.bar.format_dict["elapsed"]
         learned = "" if accuracy is None else f", validation {100 * accuracy:.1f}%"
         self.bar.set_postfix_str(
-            f"{rate:,.0f} images/s, {len(self.running)} at once, "
+            f"{self.images / max(elapsed, 1e-9):,.0f} images/s, {len(self.running)} at once, "
             f"epoch {max(1, math.ceil(done))}/{run.epochs} of {label(run)}{learned}",
             refresh=False,
         )
-        self.bar.n = min(sum(self.done.values()), self.bar.total)
+        self.count()
         if self.terminal:
             self.bar.refresh()
-        seconds = now - self.first_step
-        if not self.estimated and self.images and seconds >= ESTIMATE_SECONDS:
-            self.estimated = True
-            left = (self.bar.total - self.bar.n) / self.epochs * seconds
-            self.say(
-                f"time     about {in_words(left)}, at {rate:,.0f} images/s over the first steps; "
-                "Ctrl-C keeps what is done"
-            )
-        elif not self.terminal and now >= self.next_line and self.estimated:
-            self.next_line = now + PLAIN_LINE_SECONDS
+        elif elapsed >= self.next_line:
+            self.next_line = elapsed + PLAIN_LINE_SECONDS
             self.say(str(self.bar))
 
     def finished(self, run: Run, record: dict[str, Any] | None) -> None:
         """Say what a run has come to. record is None where another process has finished it."""
-        if self.bar is None and record is None:
-            self.done.pop(run, None)  # it is no part of what this sweep counts
-        if self.bar and run in self.done:
-            done = run.epochs if record is None else count_epochs(record)
-            if record is None:
-                self.bar.initial += done - self.done[run]
-            self.done[run] = done
-            self.bar.total -= run.epochs - done  # a run that diverged leaves epochs out
-            self.bar.n = min(sum(self.done.values()), self.bar.total)
+        self.left.pop(run, None)  # some of its epochs are left, where it diverged
         self.running.discard(run)
+        self.count()
         if record is None:
             return
         if record["diverged_at_epoch"] is not None:
@@ -403,6 +381,11 @@ class Progress:
             self.say(
                 f"finished {label(run)}: validation {100 * validation:.2f}%, test {100 * test:.2f}%"
             )
+
+    def count(self) -> None:
+        """Bring the bar to where the sweep is."""
+        if self.bar is not None:
+            self.bar.n, self.bar.total = self.trained, self.trained + sum(self.left.values())
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar where there is one."""
@@ -417,18 +400,6 @@ class Progress:
         if not self.terminal:
             self.say(str(self.bar))
         self.bar.close()
-
-
-def count_epochs(record: dict[str, Any]) -> int:
-    """For how many epochs a run trained before it ended or diverged."""
-    return sum(value is not None for value in record["train_loss"])
-
-
-def in_words(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def work(

@@ -348,7 +348,7 @@ def test_diverged_source_stops_the_runs_that_start_from_it(
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The time of the progress, in seconds, to be set."""
     now = [0.0]
-    monkeypatch.setattr("lab.sweep.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
     yield now
 
 
@@ -363,7 +363,7 @@ def test_time_left_is_counted_in_epochs(
     progress.close()
     # 90 epochs in 9 s; 510 are left, at 10 a second, of 64 images each
     line = capsys.readouterr().err.splitlines()[0]
-    assert line.startswith("time     about 51 seconds, at 640 images/s over the first steps")
+    assert re.search(r"^ 15%.* 90\.0/600\.0 epochs \[00:09<00:51, 640 images/s, 1 at once", line)
 
 
 def test_progress_of_a_checkpoint_is_no_work_of_this_sweep(
@@ -374,7 +374,8 @@ def test_progress_of_a_checkpoint_is_no_work_of_this_sweep(
     progress.progress(run, 200.0, 64, None)  # where it goes on
     clock[0] = 10.0
     progress.progress(run, 210.0, 64, 0.5)
-    assert "time     about 90 seconds, at 64 images/s" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(r"^ 10%.* 10\.0/100\.0 epochs \[00:10<01:30, 64 images/s", said)
     progress.close()
 
 
@@ -384,13 +385,13 @@ def test_progress_line_shows_the_last_validation_accuracy(
     run = a_run(epochs=4)
     progress = Progress([run])
     progress.progress(run, 0.0, 64, None)
-    for seconds in (4.0, 5.0, 6.0, 40.0):  # the estimate, then a line every half minute
+    for seconds in (4.0, 5.0, 6.0, 40.0):  # after three seconds, then every half minute
         clock[0] = seconds
         progress.progress(run, 1.5, 64, 0.625)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    for line in lines[1:]:
-        assert re.search(r"1\.5/4 epochs .*epoch 2/4 of .*seed=1, validation 62\.5%", line)
+    assert len(lines) == 2
+    for line in lines:
+        assert re.search(r"1\.5/4\.0 epochs .*epoch 2/4 of .*seed=1, validation 62\.5%", line)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -416,15 +417,25 @@ def test_each_finished_run_leaves_one_line(
     ]
 
 
-def test_bar_leaves_out_what_others_had_finished_before_it_began(
-    a_run: Callable[..., Run],
-) -> None:
-    elsewhere, here = (a_run(seed=seed, epochs=10) for seed in (1, 2))
+def test_bar_counts_what_this_sweep_trains(a_run: Callable[..., Run]) -> None:
+    """Not what others had finished; but what it takes over of theirs, from where that begins."""
+    elsewhere, here, taken = (a_run(seed=seed, epochs=10) for seed in (1, 2, 3))
     progress = Progress([elsewhere, here])
     progress.finished(elsewhere, None)
+    progress.progress(here, 0.0, 64, None)
+    progress.progress(here, 4.0, 64, None)
+    assert "4.0/10.0 epochs" in str(progress.bar)
+    progress.progress(taken, 2.0, 64, None)
+    progress.progress(taken, 7.0, 64, None)
+    assert "9.0/18.0 epochs" in str(progress.bar)
+    progress.progress(taken, 4.0, 64, None)  # a replaced worker goes back to its checkpoint
+    assert "6.0/18.0 epochs" in str(progress.bar)
+    progress.progress(taken, 10.0, 64, None)
+    progress.finished(taken, made_up(taken))
     progress.progress(here, 10.0, 64, None)
     progress.finished(here, made_up(here))
-    assert "10.0/10 epochs" in str(progress.bar)
+    assert "100%" in str(progress.bar)
+    assert "18.0/18.0 epochs" in str(progress.bar)
     progress.close()
 
 
@@ -437,7 +448,16 @@ def test_bar_is_full_at_the_end_whatever_diverged(a_run: Callable[..., Run]) -> 
         progress.progress(run, 2.9, 64, None)
         progress.finished(run, made_up(run, diverged_at=2))
     assert "100%" in str(progress.bar)
-    assert "10.0/10 epochs" in str(progress.bar)
+    assert "14.5/14.5 epochs" in str(progress.bar)
+    progress.close()
+
+
+def test_bar_of_a_run_that_only_lacked_its_record(a_run: Callable[..., Run]) -> None:
+    run = a_run(epochs=10)
+    progress = Progress([run])
+    progress.progress(run, 10.0, 64, 0.5)
+    assert "0.0/0.0 epochs" in str(progress.bar)
+    progress.finished(run, made_up(run))
     progress.close()
 
 
