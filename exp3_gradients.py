@@ -9,8 +9,12 @@ five steps, the first and last five epochs, and every epoch. Then BatchNormNet i
     python exp3_gradients.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 
+from statistics import fmean
+
 import lab
-from lab import Experiment, Groups
+from lab import Experiment, Groups, Record, Records
+from lab.gradients import WINDOW
+from lab.summary import in_words
 
 EPOCHS = 30  # of the runs whose gradients are watched
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -60,11 +64,42 @@ def runs() -> Groups:
     return watched_runs() | performance_runs()
 
 
+def sizes(group: list[Record], window: str) -> dict[str, float]:
+    """Mean |gradient| of every weight tensor in a window, over the seeds that did not diverge."""
+    seeds = [record["gradients"] for record in group if record["gradients"]]
+    names = seeds[0]["parameters"] if seeds else []
+    return {
+        name: fmean(seed[window]["mean"][at] for seed in seeds)
+        for at, name in enumerate(names)
+        if name.endswith("weight")
+    }
+
+
+def size_of_gradients(records: Records) -> list[str]:
+    """How many times as large as the first network's the others' gradients are; sentences."""
+    found, (first, *others) = [], watched_runs()
+    for label in others:
+        told = []
+        for window in ("first_steps", "first_epochs", "last_epochs"):
+            base, own = sizes(records[first], window), sizes(records[label], window)
+            if ratios := [own[name] / base[name] for name in base.keys() & own.keys()]:
+                words = window.replace("_", f" {WINDOW} ")
+                told.append(f"{min(ratios):.2g} to {max(ratios):.2g} in the {words}")
+        if told:
+            found.append(
+                f"Mean |gradient| of the weight tensors, {label.split(',')[0]} divided by "
+                f"{first.split(',')[0]}: {in_words(told)}."
+            )
+    return found
+
+
 def main(experiment: Experiment) -> None:
+    records = experiment.train(runs())
     experiment.report(
-        experiment.train(runs()),
+        records,
         candidates=list(performance_runs()),
         comparisons=[("BatchNormNet", "BaselineNet")],
+        findings=size_of_gradients(records),
     )
 
 

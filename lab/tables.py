@@ -214,6 +214,13 @@ def answer(summary: dict[str, Any]) -> str:
         f"{named(best)} has the highest mean validation accuracy, {percent(validation)}{among}.",
         f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
     ]
+    gaps = {label: groups[label]["gap"]["mean"] for label in candidates}
+    gaps = {label: 100 * gap for label, gap in gaps.items() if gap is not None}
+    if best in gaps:
+        smallest = min(gaps, key=gaps.get)
+        other = f"; the smallest is that of {named(smallest)}, {gaps[smallest]:.2f}"
+        tail = other if smallest != best else ""
+        sentences.append(f"Its mean generalisation gap is {gaps[best]:.2f} points{tail}.")
     for is_it, others in of_best.items():
         sentences.append(f"On the test set it is {is_it} {RELATIONS[is_it]} {in_words(others)}.")
     if apart := [named(label) for label in candidates if label not in compared]:

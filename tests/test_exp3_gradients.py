@@ -99,3 +99,26 @@ def test_bad_constant_is_named(
 ) -> None:
     line = refused(a_lab.edit(exp3_gradients, **{constant: value}), exp3_gradients, "--quick")
     assert line.startswith(constant)
+
+
+def test_sizes_of_gradients_are_told_as_multiples_of_the_baselines() -> None:
+    """By hand: means over the seeds, then the lowest and the highest ratio of a weight tensor."""
+
+    def watched(conv1: float, fc2: float) -> dict:
+        sizes = {"mean": [conv1, 9.0, fc2]}
+        windows = dict.fromkeys(("first_steps", "first_epochs"), sizes)
+        return {"gradients": {"parameters": ["conv1.weight", "conv1.bias", "fc2.weight"]} | windows}
+
+    records = {
+        "BaselineNet, gradients": [watched(1.0, 0.2), watched(3.0, 0.6)],
+        "DropoutNet, gradients": [watched(4.0, 0.2), {"gradients": None}],
+        "BatchNormNet, gradients": [{"gradients": None}],  # which diverged
+    }
+    for group in records.values():
+        for record in group:
+            if record["gradients"]:
+                record["gradients"]["last_epochs"] = {"mean": [2.0, 9.0, 0.4]}
+    assert exp3_gradients.size_of_gradients(records) == [
+        "Mean |gradient| of the weight tensors, DropoutNet divided by BaselineNet: 0.5 to 2 in the "
+        "first 5 steps, 0.5 to 2 in the first 5 epochs and 1 to 1 in the last 5 epochs."
+    ]

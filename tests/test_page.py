@@ -88,8 +88,8 @@ def test_a_section_answers_in_one_line_and_then_tells_the_scripts_findings(tmp_p
     parts = text.split("\n\n")
     assert parts[3] == (
         "**Answer.** lr=0.05 has the highest mean validation accuracy, 80.00%. Its mean test "
-        "accuracy is 50.00%. On the test set it is without a verdict against lr=0.1 (without seed "
-        "2, which diverged)."
+        "accuracy is 50.00%. Its mean generalisation gap is 10.00 points. On the test set it is "
+        "without a verdict against lr=0.1 (without seed 2, which diverged)."
     )
     assert parts[4] == "- One.\n- Two."
     assert [part for part in parts if part.endswith(":")] == [
