@@ -258,24 +258,25 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
         one["final_train_accuracy"] = 0.6
     summary = summary_of(groups)
     assert answer(summary) == (
-        "b has the highest mean validation accuracy, 80.67%. Its mean test accuracy is 73.35% (95% "
-        "interval ± 5.19). Its mean generalisation gap is 9.33 points. On the test set it is better "
-        "than a (by 1.02 points) and “d, e” (by 11.02 points). On the test set it is within noise of "
-        "c (without seed 3, which diverged)."
+        "b has the highest mean validation accuracy, 80.67%. Its mean test accuracy is 73.35% "
+        "(95% interval ± 5.19). Its mean generalisation gap is 9.33 points. On the test set it is"
+        " better than a (by 1.02 points) and “d, e” (by 11.02 points). On the test set it is "
+        "within noise of c (without seed 3, which diverged)."
     )
     pairs = [("b", "a"), ("c", "b"), ("c", "d, e"), ("a", "d, e")]
     turned = summary_of(groups, candidates=["a", "c"], comparisons=pairs)
     assert answer(turned) == (
-        "a has the highest mean validation accuracy, 66.67%, among a and c. Its mean test accuracy "
-        "is 72.33% (95% interval ± 5.17). Its mean generalisation gap is 23.33 points; the smallest "
-        "is that of c, 9.50. On the test set it is worse than b (by 1.02 points). On the test set "
-        "it is better than “d, e” (by 10.00 points). It is not compared with c. Compared with b on "
-        "the test set, within noise: c (without seed 3, which diverged). Compared with “d, e” on "
-        "the test set, within noise: c (without seed 3, which diverged)."
+        "a has the highest mean validation accuracy, 66.67%, among a and c. Its mean test "
+        "accuracy is 72.33% (95% interval ± 5.17). Its mean generalisation gap is 23.33 points; "
+        "the smallest is that of c, 9.50. On the test set it is worse than b (by 1.02 points). On"
+        " the test set it is better than “d, e” (by 10.00 points). It is not compared with c. "
+        "Compared with b on the test set, within noise: c (without seed 3, which diverged). "
+        "Compared with “d, e” on the test set, within noise: c (without seed 3, which diverged)."
     )
     alone = summary_of({"x": [record(1, 0.6)]})
     assert answer(alone) == (
-        "x has the highest mean validation accuracy, 60.00%. Its mean test accuracy is 50.00%."
+        "x has the highest mean validation accuracy, 60.00%. Its mean test accuracy is 50.00%. Its "
+        "mean generalisation gap is 30.00 points."
     )
     nothing = summary_of({"x": [record(1, 0.9, diverged_at=0)]})
     assert answer(nothing) == "There is no best setting, because too many runs diverged."
