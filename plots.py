@@ -35,7 +35,7 @@ def redraw(root: Path) -> None:
         except UserError as error:
             damaged.append(str(error))
         except DAMAGE as error:
-            damaged.append(f"{path} is damaged ({error!r}): run its script again")
+            damaged.append(f"{path} cannot be drawn ({error!r}): run its script again")
     figures.draw_at_a_glance(root)
     print(f"the page of all experiments: {page.write_page(root)}")
     if damaged:
