@@ -40,7 +40,7 @@ GLOSSARY = """\
   where the verdict is "within noise".
 - Code: a hash of the code that decides the numbers, not a git commit."""
 NEAR_CHANCE = 1.5  # times the accuracy of guessing: more than always naming one class can reach
-# what one setting can be, and the word that leads to the other
+# what one setting can be beside another, in the order of the sentences, and the word between
 RELATIONS = {"better": "than", "worse": "than", "within noise": "of"}
 RELATIONS |= {"without a verdict": "against"}
 COLUMNS = {"train acc. %": "final_train_accuracy", "val acc. %": "val_accuracy", "gap": "gap"}
@@ -221,12 +221,13 @@ def answer(summary: dict[str, Any]) -> str:
         other = f"; the smallest is that of {named(smallest)}, {gaps[smallest]:.2f}"
         tail = other if smallest != best else ""
         sentences.append(f"Its mean generalisation gap is {gaps[best]:.2f} points{tail}.")
-    for is_it, others in of_best.items():
-        sentences.append(f"On the test set it is {is_it} {RELATIONS[is_it]} {in_words(others)}.")
+    for is_it, to in RELATIONS.items():
+        if others := of_best.get(is_it):
+            sentences.append(f"On the test set it is {is_it} {to} {in_words(others)}.")
     if apart := [named(label) for label in candidates if label not in compared]:
         sentences.append(f"It is not compared with {in_words(apart)}.")
     for minus, found in of_others.items():
-        told = "; ".join(f"{are}: {in_words(these)}" for are, these in found.items())
+        told = "; ".join(f"{are}: {in_words(found[are])}" for are in RELATIONS if are in found)
         sentences.append(f"Compared with {named(minus)} on the test set, {told}.")
     return " ".join(sentences)
 
