@@ -5,9 +5,9 @@ frozen. The dense layers are drawn anew and retrained, at the dropout rate of th
 half of the images that 2.1 validated on. So the difference between the two retrained models comes
 from their features and from dropout in the retraining together. They are compared with 2.1's
 models, in which all layers trained together, and with experiment 1.1's best model as it is
-("untouched"). Then, without dropout, only the first two, the first or none of the convolutions are
-frozen ("frozen=2" to "frozen=0"), at two learning rates. The best is chosen only from the two that
-freeze the same layers.
+("untouched"). Then, without dropout, all three convolutions are frozen at a lower learning rate,
+and the first two, the first or none at both rates ("frozen=3" to "frozen=0"). The best is chosen
+only from the first two retrained models, which freeze the same layers.
 
     python exp2_transfer.py            # 45 runs of 50 epochs, and what is missing of 1.1 and 2.1
     python exp2_transfer.py --quick    # a rehearsal without CIFAR-10, in under a minute

@@ -82,7 +82,8 @@ def size_of_gradients(records: Records) -> list[str]:
         told = []
         for window in ("first_steps", "first_epochs", "last_epochs"):
             base, own = sizes(records[first], window), sizes(records[label], window)
-            if ratios := [own[name] / base[name] for name in base.keys() & own.keys()]:
+            names = [name for name in base.keys() & own.keys() if base[name]]
+            if ratios := [own[name] / base[name] for name in names]:
                 words = window.replace("_", f" {WINDOW} ")
                 told.append(f"{min(ratios):.2g} to {max(ratios):.2g} in the {words}")
         if told:

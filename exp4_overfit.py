@@ -84,7 +84,7 @@ def main(experiment: Experiment) -> None:
     ]
     print(*map(learned, stages), sep="\n")  # before hours of training
     tried = experiment.train(runs())
-    steps = experiment.training(tried["baseline"][0]).steps_per_epoch
+    steps = experiment.steps_per_epoch(tried["baseline"][0])
     stages.append(stage("baseline", tried["baseline"], WHOLE_SPLIT_ACCURACY, steps_per_epoch=steps))
     records = by_heart | tried
     experiment.report(

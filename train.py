@@ -77,9 +77,9 @@ class Run:
 
 def plain(value: Any, as_float: bool) -> Any:
     """The value without NumPy's types, lists and whole numbers in place of floats."""
+    value = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
     if isinstance(value, list | tuple):
         return tuple(plain(item, as_float) for item in value)
-    value = value.item() if isinstance(value, np.generic) else value
     return float(value) if as_float and type(value) is int else value
 
 

@@ -71,8 +71,8 @@ def check(value: Any, rule: Rule, shown: str) -> Any:
     return kind(value)
 
 
-def check_run(run: Run) -> None:
-    """See that every field of a run, and of the run that it starts from, makes sense.
+def checked(run: Run) -> Run:
+    """The run, if every field makes sense, also of the run that it starts from.
 
     Raises UserError where one does not.
     """
@@ -96,8 +96,11 @@ def check_run(run: Run) -> None:
         value = getattr(run, field)
         if value != neutral and field not in takes(networks()[run.network]):
             raise UserError(f"{field} = {value!r}: {run.network} takes no {field}")
-    if run.start:
-        check_run(run.start)
+    if run.start is not None:
+        if not isinstance(run.start, Run):
+            raise UserError(f"start = {run.start!r} must be a run, or None")
+        checked(run.start)
+    return run
 
 
 def check_fit(run: Run, dataset: Dataset) -> None:
@@ -110,8 +113,7 @@ def check_fit(run: Run, dataset: Dataset) -> None:
         raise UserError(
             f"dataset = {run.dataset!r} has {classes} classes: {run.network} must take classes"
         )
-    plain = dataclasses.replace(run, start=None, reinitialised=(), frozen=())
-    network = build(plain, classes)
+    network = build(dataclasses.replace(run, frozen=()), classes)
     layers = [name for name, _ in network.named_modules() if name]
     for layer in (*run.reinitialised, *run.frozen):
         if layer not in layers:

@@ -12,12 +12,12 @@ from types import ModuleType
 from typing import Any
 
 from lab import distributed, figures, page, provenance, summary, sweep, tables
-from lab.checks import UserError, check_run
+from lab.checks import UserError, checked
 from lab.constants import Constants, check_constants, runs_of
 from lab.records import run_of
 from lab.store import Store
 from lab.summary import Record, Records
-from train import Run, Training
+from train import Run, Training, build
 
 QUICK_EPOCHS = 10
 QUICK_STEPS = 250  # of a run on a few images, whose epoch is a step or so
@@ -130,21 +130,20 @@ class Experiment:
         print(f"the page of all experiments: {page.write_page(root)}")
         return found
 
-    def training(self, record: Record) -> Training:
-        """A finished run before its first step, but with other weights if it starts from another's.
-
-        So it tells the run's network and its number of steps.
-        """
-        run = dataclasses.replace(run_of(record["run"]), start=None)
-        return Training(run, sweep.load_data(run.dataset))
+    def steps_per_epoch(self, record: Record) -> int:
+        """How many steps a run takes in an epoch, from its record."""
+        run = run_of(record["run"])
+        return Training(run, sweep.load_data(run.dataset)).steps_per_epoch
 
     def trainable_parameters(self, records: Records) -> dict[str, int]:
         """How many numbers training changes in a network of each group: {label: count}."""
-        networks = {label: self.training(group[0]).network for label, group in records.items()}
-        return {
-            label: sum(p.numel() for p in network.parameters() if p.requires_grad)
-            for label, network in networks.items()
-        }
+        counts = {}
+        for label, group in records.items():
+            matrices = [record["confusion_matrix"] for record in group]
+            classes = next((len(matrix) for matrix in matrices if matrix), 10)
+            network = build(run_of(group[0]["run"]), classes)
+            counts[label] = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        return counts
 
 
 def compare_with_published(name: str, constants: Constants, records: Records) -> None:
@@ -181,14 +180,15 @@ def show_so_far(experiment: Experiment, groups: Groups) -> None:
 
     Raises UserError where no run is finished.
     """
+    runs = runs_in(groups)
     found = {
         label: [record for run in group if (record := experiment.store.load_record(run))]
         for label, group in groups.items()
     }
     found = {label: group for label, group in found.items() if group}
     if not found:
-        raise UserError(f"no run of {experiment.script} is finished yet")
-    finished = {"runs": sum(map(len, found.values())), "of": len(runs_in(groups))}
+        raise UserError(f"none of the {len(runs)} runs of {experiment.script} is finished yet")
+    finished = {"runs": sum(map(len, found.values())), "of": len(runs)}
     experiment.write(found, experiment.root / "so-far", finished=finished)
 
 
@@ -265,22 +265,22 @@ def parse_options(description: str) -> argparse.Namespace:
 
 def from_seeds(seeds: Sequence[int], **fields: Any) -> list[Run]:
     """One run for each seed, alike in all other fields. Raises UserError where one is wrong."""
-    return runs_in({"": [Run(seed=seed, **fields) for seed in seeds]})
+    return [checked(Run(seed=seed, **fields)) for seed in seeds]
 
 
 def runs_in(groups: Groups) -> list[Run]:
     """The runs of all groups, in their order. Raises UserError where a field is wrong."""
-    runs = [run for group in groups.values() for run in group]
-    for run in runs:
-        check_run(run)
-    return runs
+    return [checked(run) for group in groups.values() for run in group]
 
 
 def rehearsal(groups: Groups) -> Groups:
     """The same groups on handwritten digits: few seeds, few epochs, schedules in fast motion.
 
     Runs on a few images keep more of their epochs, which are a step or so each.
+
+    Raises UserError where a field of the whole runs is wrong.
     """
+    runs_in(groups)
 
     def rehearse(run: Run) -> Run:
         epochs = min(run.epochs, QUICK_STEPS if run.overfit_images else QUICK_EPOCHS)

@@ -111,14 +111,9 @@ def write_findings(readme: Path) -> None:
     paths = experiment.PUBLISHED.glob("*/summary.json")
     summaries = sorted(map(load_summary, paths), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
+    told = [[f"**{each['title']}.**", answer(each), *each["findings"]] for each in summaries]
     parts = {
-        "findings": [
-            glance,
-            *(
-                " ".join([f"**{each['title']}.**", answer(each), *each["findings"]])
-                for each in summaries
-            ),
-        ],
+        "findings": [glance, *map(" ".join, told)],
         "how sure": ["\n".join(f"- {sentence}" for sentence in how_sure(summaries))],
     }
     text = readme.read_text(encoding="utf-8")

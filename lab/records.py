@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data import Dataset
 from lab import provenance
-from lab.checks import UserError, check_run
+from lab.checks import UserError, checked
 from lab.gradients import GradientStatistics
 from train import CURVES, Run, Training, measure
 
@@ -180,9 +180,7 @@ def run_of(settings: dict[str, Any]) -> Run:
     Raises UserError where a field makes no sense, or names what is no longer there.
     """
     start = settings.get("start")
-    run = Run(**settings | {"start": start and run_of(start)})
-    check_run(run)
-    return run
+    return checked(Run(**settings | {"start": start and run_of(start)}))
 
 
 def all_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def summarise(
     winner = best({label: records[label] for label in candidates})
     if not comparisons and winner:
         comparisons = [(winner, label) for label in candidates if label != winner]
-    pairs = [(one, other) for one, other in comparisons if one in records and other in records]
+    known = [pair for pair in comparisons if set(pair) <= records.keys()]
+    pairs = [(one, other) for one, other in known if one != other]
     summary = {
         "experiment": experiment,
         "title": title.removeprefix("Experiment ").replace(",", "", 1) if colon else experiment,

@@ -181,9 +181,9 @@ def check(runs: Sequence[Run]) -> None:
 
     Raises UserError where they do not.
     """
-    # one run of each kind is enough; start takes no part, as its weights may not be there yet
+    # one run of each kind is enough
     kinds = {
-        dataclasses.replace(engine.architecture(run), start=None, reinitialised=run.reinitialised)
+        dataclasses.replace(engine.architecture(run), reinitialised=run.reinitialised)
         for run in runs
     }
     found = {name: load_data(name) for name in {run.dataset for run in kinds}}
@@ -281,10 +281,11 @@ def follow(
             try:
                 kind, *words = pipe.recv()
             except EOFError:
-                worker = processes.pop(pipe)
+                worker, runs = processes.pop(pipe), current.pop(pipe, set())
                 worker.join()
+                progress.running -= runs
                 if worker.exitcode:
-                    died.append(how_it_died(worker, current[pipe]))
+                    died.append(how_it_died(worker, runs))
                 continue
             if kind == "error":
                 raise UserError(words[0])
@@ -294,6 +295,7 @@ def follow(
                 worker = processes.pop(pipe)
                 worker.kill()
                 worker.join()  # its claims are free now
+                progress.running -= current.pop(pipe, set())
                 progress.say(words[0])
                 start(int(worker.name), words[1])
             else:
@@ -312,9 +314,8 @@ def how_it_died(worker: Any, runs: set[Run]) -> str:
     """What is known of a worker process that ended before its work did."""
     code = worker.exitcode
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    labels = [label(run) for run in runs]
-    doing = f"while training {labels[0] if len(labels) == 1 else f'{len(labels)} runs'}"
-    doing = doing if runs else "between two runs"
+    what = label(*runs) if len(runs) == 1 else f"{len(runs)} runs"
+    doing = f"while training {what}" if runs else "between two runs"
     memory = " (often too little memory)" if how == "signal SIGKILL" else ""
     return f"worker process {worker.pid} died {doing}, {how}{memory}"
 
@@ -322,12 +323,13 @@ def how_it_died(worker: Any, runs: set[Run]) -> str:
 class Progress:
     """One bar for the epochs of the sweep, or a plain line now and then where no terminal is.
 
-    It counts what this sweep trains: not what a checkpoint brings, nor what another process does.
+    It counts what this sweep trains: not what a checkpoint has brought to a run that has begun, nor
+    what another process has finished.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.left = {run: float(run.epochs) for run in runs}  # epochs
-        self.trained = self.images = 0.0  # epochs, and images trained on in them
+        self.images = 0.0  # trained on by this sweep
         self.running: set[Run] = set()
         self.terminal = sys.stderr.isatty()
         self.bar: tqdm | None = None
@@ -349,7 +351,7 @@ class Progress:
             )
         left = run.epochs - done
         if run in self.running:
-            self.trained += self.left[run] - left
+            self.bar.n += self.left[run] - left
             self.images += (self.left[run] - left) * images
         self.left[run] = left
         self.running.add(run)
@@ -385,7 +387,7 @@ class Progress:
     def count(self) -> None:
         """Bring the bar to where the sweep is."""
         if self.bar is not None:
-            self.bar.n, self.bar.total = self.trained, self.trained + sum(self.left.values())
+            self.bar.total = self.bar.n + sum(self.left.values())
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar where there is one."""

@@ -41,8 +41,12 @@ GLOSSARY = """\
 - Code: a hash of the code that decides the numbers, not a git commit."""
 NEAR_CHANCE = 1.5  # times the accuracy of guessing: more than always naming one class can reach
 # what one setting can be beside another, in the order of the sentences, and the word between
-RELATIONS = {"better": "than", "worse": "than", "within noise": "of"}
-RELATIONS |= {"without a verdict": "against"}
+RELATIONS = {
+    "better": "than",
+    "worse": "than",
+    "within noise": "of",
+    "without a verdict": "against",
+}
 COLUMNS = {"train acc. %": "final_train_accuracy", "val acc. %": "val_accuracy", "gap": "gap"}
 COLUMNS |= {"val loss": "val_loss", "test loss": "test_loss", "test acc. %": "test_accuracy"}
 
@@ -149,7 +153,8 @@ def comparison_cells(pair: dict[str, Any]) -> dict[str, str]:
 
 def difference(pair: dict[str, Any]) -> dict[str, str]:
     """What compare() found of test accuracy, as cells of a table."""
-    found, seeds = pair["test_accuracy"], f"{len(pair['seeds'])}{left_out(pair)}"
+    found, seeds = pair["test_accuracy"], str(len(pair["seeds"]))
+    seeds += f" ({left_out(pair)})" if pair["left_out"] else ""
     return {"difference": signed(found["mean"]), "95% CI": interval(found), "seeds": seeds}
 
 
@@ -194,20 +199,16 @@ def answer(summary: dict[str, Any]) -> str:
     best, candidates = summary["best"], summary["candidates"]
     if best is None:
         return "There is no best setting, because too many runs diverged."
-    of_best: dict[str, list[str]] = {}
-    of_others: dict[str, dict[str, list[str]]] = {}
-    compared = {best}
+    told: dict[str, dict[str, list[str]]] = {}  # by what settings are compared with, and how
     for pair in summary["comparisons"]:
-        if best in (pair["label"], pair["minus"]):
-            (other,) = {pair["label"], pair["minus"]} - {best}
-            compared.add(other)
-            of_best.setdefault(relation(pair, best), []).append(with_margin(other, pair))
-        else:
-            found = of_others.setdefault(pair["minus"], {})
-            told = with_margin(pair["label"], pair)
-            found.setdefault(relation(pair, pair["label"]), []).append(told)
-    among = f", among {in_words([named(label) for label in candidates])}"
-    among = among if len(candidates) < len(groups) else ""
+        with_best = best in (pair["label"], pair["minus"])
+        anchor = best if with_best else pair["minus"]
+        other = pair["minus"] if pair["label"] == anchor else pair["label"]
+        verdicts = told.setdefault(anchor, {})
+        is_it = relation(pair, best if with_best else other)
+        verdicts.setdefault(is_it, []).append(named(other) + margin(pair))
+    some = len(candidates) < len(groups)
+    among = f", among {in_words([named(label) for label in candidates])}" if some else ""
     validation, test = groups[best]["mean"]["val_accuracy"][-1], groups[best]["test_accuracy"]
     ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
     sentences = [
@@ -215,20 +216,25 @@ def answer(summary: dict[str, Any]) -> str:
         f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
     ]
     gaps = {label: groups[label]["gap"]["mean"] for label in candidates}
-    gaps = {label: 100 * gap for label, gap in gaps.items() if gap is not None}
-    if best in gaps:
+    gaps = {label: gap for label, gap in gaps.items() if gap is not None}
+    # a run that starts from another's weights may have seen the images that it validates on
+    if best in gaps and not groups[best]["settings"]["start"]:
         smallest = min(gaps, key=gaps.get)
-        other = f"; the smallest is that of {named(smallest)}, {gaps[smallest]:.2f}"
+        other = f"; the smallest is that of {named(smallest)}, {plus_minus(gaps[smallest], None)}"
         tail = other if smallest != best else ""
-        sentences.append(f"Its mean generalisation gap is {gaps[best]:.2f} points{tail}.")
+        gap = plus_minus(gaps[best], None)
+        sentences.append(f"Its mean generalisation gap is {gap} points{tail}.")
+    of_best = told.pop(best, {})
     for is_it, to in RELATIONS.items():
-        if others := of_best.get(is_it):
-            sentences.append(f"On the test set it is {is_it} {to} {in_words(others)}.")
-    if apart := [named(label) for label in candidates if label not in compared]:
-        sentences.append(f"It is not compared with {in_words(apart)}.")
-    for minus, found in of_others.items():
-        told = "; ".join(f"{are}: {in_words(found[are])}" for are in RELATIONS if are in found)
-        sentences.append(f"Compared with {named(minus)} on the test set, {told}.")
+        if is_it in of_best:
+            sentences.append(f"On the test set it is {is_it} {to} {in_words(of_best[is_it])}.")
+    pairs = [{pair["label"], pair["minus"]} for pair in summary["comparisons"]]
+    apart = [c for c in candidates if c != best and {best, c} not in pairs]
+    if apart:
+        sentences.append(f"It is not compared with {in_words([named(label) for label in apart])}.")
+    for minus, found in told.items():
+        words = "; ".join(f"{are}: {in_words(found[are])}" for are in RELATIONS if are in found)
+        sentences.append(f"Compared with {named(minus)} on the test set, {words}.")
     return " ".join(sentences)
 
 
@@ -239,14 +245,12 @@ def relation(pair: dict[str, Any], label: str) -> str:
     return "better" if pair["verdict"] == f"{label} is better" else "worse"
 
 
-def with_margin(label: str, pair: dict[str, Any]) -> str:
-    """A label with the difference, where it is more than noise, and the seeds that diverged."""
-    found = pair["test_accuracy"]["mean"]
-    told = pair["verdict"] not in (None, "within noise")
-    notes = [f"by {100 * abs(found):.2f} points"] if told else []
-    if pair["left_out"]:
-        notes.append(f"without {seeds_in_words(pair['left_out'])}, which diverged")
-    return named(label) + (f" ({', '.join(notes)})" if notes else "")
+def margin(pair: dict[str, Any]) -> str:
+    """A difference that is more than noise, and the seeds that diverged, in brackets."""
+    notes = [left_out(pair)] if pair["left_out"] else []
+    if pair["verdict"] not in (None, "within noise"):
+        notes.insert(0, f"by {100 * abs(pair['test_accuracy']['mean']):.2f} points")
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def caveats(summary: dict[str, Any]) -> list[str]:
@@ -291,8 +295,8 @@ def at_the_edge(best: dict[str, Any], groups: Sequence[dict[str, Any]]) -> list[
 
 
 def left_out(pair: dict[str, Any]) -> str:
-    """The seeds that a comparison leaves out because they diverged, in brackets, or nothing."""
-    return f" (without {seeds_in_words(out)}, which diverged)" if (out := pair["left_out"]) else ""
+    """The seeds that a comparison leaves out because they diverged."""
+    return f"without {seeds_in_words(pair['left_out'])}, which diverged"
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:

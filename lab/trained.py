@@ -88,6 +88,10 @@ def load_network(name: str) -> nn.Module:
     except (OSError, ValueError):
         line = f"{shown(weights)} is not there, or damaged: run its script again"
         raise UserError(line) from None
-    network = build(run_of(record["run"]), classes=len(record["confusion_matrix"]))
-    network.load_state_dict(state)
+    run = run_of(record["run"])
+    try:
+        network = build(run, classes=len(record["confusion_matrix"]))
+        network.load_state_dict(state)
+    except (AttributeError, RuntimeError):
+        raise UserError(f"{shown(path)}: {run.network} in models.py has other layers now") from None
     return network.eval()

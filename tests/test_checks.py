@@ -10,7 +10,7 @@ import data
 import lab.sweep
 import models
 from data import Dataset
-from lab.checks import UserError, check_fit, check_run, data_sets
+from lab.checks import UserError, check_fit, checked, data_sets
 from train import initialisations, networks
 
 
@@ -86,21 +86,24 @@ def own_networks(add_to) -> None:
 )
 def test_nonsense_is_refused_and_named(fields, a_run):
     with pytest.raises(UserError) as error:
-        check_run(a_run(**fields))
+        checked(a_run(**fields))
     assert any(field in str(error.value) for field in fields)
     assert "\n" not in str(error.value)
 
 
 def test_what_a_run_starts_from_is_checked_too(a_run):
-    check_run(a_run(start=a_run()))
+    checked(a_run(start=a_run()))
     with pytest.raises(UserError, match="epochs = 0"):
-        check_run(a_run(start=a_run(epochs=0)))
+        checked(a_run(start=a_run(epochs=0)))
+    for start in (0, "x", {"network": "BaselineNet"}, []):
+        with pytest.raises(UserError, match=r"^start = .* must be a run, or None$"):
+            checked(a_run(start=start))
 
 
 def test_a_schedule_needs_one_rate_an_epoch(a_run):
-    check_run(a_run(learning_rate=[0.1, 0.05]))
+    checked(a_run(learning_rate=[0.1, 0.05]))
     with pytest.raises(UserError, match="3 values for 2 epochs"):
-        check_run(a_run(learning_rate=[0.1, 0.05, 0.01]))
+        checked(a_run(learning_rate=[0.1, 0.05, 0.01]))
 
 
 def test_what_models_and_data_import_is_none_of_theirs(a_run, monkeypatch):
@@ -110,7 +113,7 @@ def test_what_models_and_data_import_is_none_of_theirs(a_run, monkeypatch):
     monkeypatch.setattr(data, "load_data", lab.sweep.load_data, raising=False)
     assert known == (set(networks()), set(initialisations()), set(data_sets()))
     with pytest.raises(UserError, match="network = 'Conv2d' must be one of BaselineNet"):
-        check_run(a_run(network="Conv2d"))
+        checked(a_run(network="Conv2d"))
 
 
 @pytest.mark.parametrize(
@@ -126,9 +129,9 @@ def test_an_option_that_a_network_does_not_take_is_refused(
     network, field, value, a_run, own_networks
 ):
     with pytest.raises(UserError, match=rf"^{field} = {value}: {network} takes no {field}$"):
-        check_run(a_run(network=network, **{field: value}))
+        checked(a_run(network=network, **{field: value}))
     neutral = {"width": 16, "dropout_rate": 0.0}[field]
-    check_run(a_run(network=network, **{field: neutral}))
+    checked(a_run(network=network, **{field: neutral}))
 
 
 @pytest.mark.parametrize("field", ["frozen", "reinitialised"])

@@ -105,9 +105,10 @@ def test_sizes_of_gradients_are_told_as_multiples_of_the_baselines() -> None:
     """By hand: means over the seeds, then the lowest and the highest ratio of a weight tensor."""
 
     def watched(conv1: float, fc2: float) -> dict:
-        sizes = {"mean": [conv1, 9.0, fc2]}
+        sizes = {"mean": [conv1, 9.0, fc2, 0.0]}  # no ratio to what is zero
         windows = dict.fromkeys(("first_steps", "first_epochs"), sizes)
-        return {"gradients": {"parameters": ["conv1.weight", "conv1.bias", "fc2.weight"]} | windows}
+        names = ["conv1.weight", "conv1.bias", "fc2.weight", "fc1.weight"]
+        return {"gradients": {"parameters": names} | windows}
 
     records = {
         "BaselineNet, gradients": [watched(1.0, 0.2), watched(3.0, 0.6)],
@@ -117,7 +118,7 @@ def test_sizes_of_gradients_are_told_as_multiples_of_the_baselines() -> None:
     for group in records.values():
         for record in group:
             if record["gradients"]:
-                record["gradients"]["last_epochs"] = {"mean": [2.0, 9.0, 0.4]}
+                record["gradients"]["last_epochs"] = {"mean": [2.0, 9.0, 0.4, 0.0]}
     assert exp3_gradients.size_of_gradients(records) == [
         "Mean |gradient| of the weight tensors, DropoutNet divided by BaselineNet: 0.5 to 2 in the "
         "first 5 steps, 0.5 to 2 in the first 5 epochs and 1 to 1 in the last 5 epochs."

@@ -22,6 +22,7 @@ import exp1_scheduler
 import exp2_transfer
 import lab
 from lab import experiment
+from lab.checks import UserError
 from lab.experiment import Store
 from lab.sweep import Interrupted
 from train import Run
@@ -75,6 +76,8 @@ def test_rehearsal_shortens_runs_and_keeps_everything_else(a_run: Callable[..., 
     assert short == [a_run(seed=s, epochs=epochs, weight_decay=0.1) for s in (4, 5)]
     (kept,) = experiment.rehearsal({"x": [a_run(epochs=1)]}).values()
     assert kept == [a_run(epochs=1)]
+    with pytest.raises(UserError, match="49 values for 50 epochs"):  # as at full length
+        experiment.rehearsal({"x": [a_run(epochs=50, learning_rate=[0.1] * 49)]})
 
 
 # a second start
@@ -311,7 +314,7 @@ def test_so_far_leaves_out_settings_of_which_nothing_is_finished(
 
 def test_so_far_without_a_finished_run_is_one_line(a_lab: Lab, refused: Callable[..., str]) -> None:
     line = refused(a_lab.edit(exp1_lr, **SMALL), exp1_lr, "--so-far")
-    assert line == "no run of exp1_lr.py is finished yet"
+    assert line == "none of the 4 runs of exp1_lr.py is finished yet"
     assert not (a_lab.root / "so-far").exists()
 
 

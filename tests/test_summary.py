@@ -324,6 +324,7 @@ def test_the_best_is_compared_with_every_other_candidate_unless_others_are_asked
     assert pairs() == [("b", "a"), ("b", "c")]
     assert pairs(candidates=["a", "c"]) == [("c", "a")]
     assert pairs(comparisons=[("a", "c")]) == [("a", "c")]
+    assert pairs(comparisons=[("a", "a"), ("a", "c"), ("a", "z")]) == [("a", "c")]
     assert pairs(candidates=[]) == []
 
 

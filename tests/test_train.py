@@ -147,6 +147,8 @@ def test_a_schedule_is_one_rate_an_epoch(a_run):
     run = a_run(learning_rate=[0.1, 0.05])
     assert [run.learning_rate_at(epoch) for epoch in range(2)] == [0.1, 0.05]
     assert [a_run(learning_rate=0.1).learning_rate_at(epoch) for epoch in range(2)] == [0.1, 0.1]
+    assert a_run(learning_rate=np.array([0.1, 0.05])) == run
+    assert a_run(learning_rate=np.array([1, 1])) == a_run(learning_rate=(1.0, 1.0))
 
 
 def test_lists_of_names_are_kept_as_tuples(a_run):

@@ -10,8 +10,10 @@ import pytest
 import torch
 from conftest import Lab
 from made_up import made_up
+from torch import nn
 
 import lab
+import models
 import train
 from data import Dataset
 from lab import experiment
@@ -156,6 +158,19 @@ def test_weights_that_are_not_those_of_the_record_are_refused(trouble: str, reco
     else:
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"\.pt is not there, or damaged: run its script again"):
+        lab.load_network(ONE)
+
+
+def test_network_that_has_other_layers_by_now_is_told(
+    record: Path, add_to: Callable[..., None]
+) -> None:
+    class BaselineNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = nn.Linear(1, 1)
+
+    add_to(models, BaselineNet)
+    with pytest.raises(UserError, match=r": BaselineNet in models.py has other layers now$"):
         lab.load_network(ONE)
 
 
