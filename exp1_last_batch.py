@@ -1,13 +1,13 @@
-"""Experiment 1.3, the last batch: how does the small last batch of an epoch change 1.1's results?
+"""Experiment 1.3, the last batch: how does the short last batch of an epoch change 1.1's results?
 
-45,000 images are 703 batches of 64 and one of 8. The step on that last batch is as large as any
-other, but the variance of its gradient is eight times as high, and everything is measured right
-after it. 1.1's learning rates and BatchNormNet are trained again from the same seeds without the
-small batch ("drop last"). Each is compared with the same setting with that batch, seed by seed.
+45,000 images are 703 batches of 64 and one of 8. The gradient of that last batch has eight times
+the variance, but it is used with the same learning rate, and everything is measured right after it.
+1.1's learning rates and BatchNormNet are trained again from the same seeds without the short batch
+("drop last"). Each is compared with the same setting with that batch, seed by seed.
 Roughness is the mean absolute change of validation accuracy from one epoch to the next over the
 second half of training.
 
-    python exp1_last_batch.py            # 30 runs of 50 epochs, and what is missing of their twins
+    python exp1_last_batch.py            # 30 runs of 50 epochs, and what is missing of the others
     python exp1_last_batch.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 

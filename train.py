@@ -5,7 +5,7 @@ stream. So a run's numbers depend neither on the runs beside it nor on where it 
 
 This is the plain loop, one run at a time. It reads and writes no files: it is given the weights or
 the checkpoint to start from, and functions to call when there is something to keep or to report.
-lab/engine.py takes the same steps for all runs of a sweep at once, and is tested against it.
+lab/stacked.py takes the same steps for all runs of a sweep at once, and is tested against it.
 """
 
 import inspect

@@ -15,9 +15,8 @@ from lab.tables import GLOSSARY, answer, caveats, facts, table
 INTRODUCTION = f"""\
 # Results
 
-`python plots.py` and every experiment write this page, from the `summary.json` of each experiment.
-The best setting has the highest mean validation accuracy after the last epoch. The test set chooses
-nothing.
+This page is written from the `summary.json` of each experiment. The best setting has the highest
+mean validation accuracy after the last epoch. The test set is not used for any choice.
 
 {GLOSSARY}
 """
@@ -86,8 +85,9 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
         f"Comparisons: {told} of {len(pairs)} differences are more than noise. Without Holm's "
         f"correction {uncorrected} would be. The correction counts the comparisons of one "
         "experiment, not those of the whole page.",
-        "Choice: the best setting is chosen among the same runs that are then compared, so its "
-        "accuracies tend to be a little too high.",
+        "Choice: the best setting is chosen by the validation accuracy of the same runs that are "
+        "then compared. So its validation accuracy tends to be too high, and its test accuracy can "
+        "be, too.",
         f"Divergence: {sum(runs.values())} of {len(runs)} runs diverged.",
         f"Devices: {places}. No comparison mixes devices.",
     ]

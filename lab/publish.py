@@ -21,7 +21,7 @@ from lab.records import FINAL_RESULTS, run_of
 from lab.store import Store, label, write
 from lab.summary import by_number, load_summary
 from lab.sweep import unique
-from lab.tables import answer
+from lab.tables import answer, caveats
 from lab.trained import is_present
 from train import CURVES, Run
 
@@ -111,7 +111,10 @@ def write_findings(readme: Path) -> None:
     paths = experiment.PUBLISHED.glob("*/summary.json")
     summaries = sorted(map(load_summary, paths), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
-    told = [[f"**{each['title']}.**", answer(each), *each["findings"]] for each in summaries]
+    told = [
+        [f"**{each['title']}.**", answer(each), *caveats(each), *each["findings"]]
+        for each in summaries
+    ]
     parts = {
         "findings": [glance, *map(" ".join, told)],
         "how sure": ["\n".join(f"- {sentence}" for sentence in how_sure(summaries))],

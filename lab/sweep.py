@@ -81,8 +81,8 @@ def train(
     print(f"runs     {len(every)}, of which {len(every) - len(todo)} are finished")
     if others := store.by_other_code(todo):
         print(
-            f"         {others} more were trained before an edit of code that decides numbers; "
-            "they stay on disk, and are trained again"
+            f"         {others} of the others have results of an older version of the code: they "
+            "stay on disk, and the runs are trained again"
         )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -27,13 +27,15 @@ from train import CURVES, Run
 GLOSSARY = """\
 - Every number is measured after the last epoch. It is the mean ± the sample standard deviation over
   the seeds that did not diverge. Accuracies (acc.) are in percent, losses in nats.
-- In the tables, training accuracy is measured as validation accuracy is: with the final weights. In
-  the curves, it is measured on each batch before the step on that batch. The two can differ much.
+- Training accuracy: in the tables, it is measured with the final weights, like validation accuracy.
+  In the curves, it is measured during training, on each batch before its update. The two values can
+  be very different.
 - Gap: training minus validation accuracy, in percentage points.
 - Split: of CIFAR-10's 50,000 images, standard trains on 45,000 and validates on the other 5,000.
   Halves trains on 25,000 and validates on the other 25,000. Swapped halves exchanges these two.
-- 95% CI: Student's 95% confidence interval of the mean.
-- Difference: the difference of test accuracy, in percentage points, paired by seed.
+- 95% CI: Student's 95% confidence interval of the mean; of test accuracy, if nothing else is said.
+- Difference: the difference of test accuracy, in percentage points, paired by seed. Gap difference:
+  the same for the gap.
 - p: the p-value of the paired t-test. p (Holm): p after Holm's correction for the number of
   comparisons in the table. Within noise: p (Holm) is 0.05 or more, so these runs do not tell which
   of the two settings is better. The 95% CI of a difference is not corrected. So it can exclude 0
@@ -147,7 +149,10 @@ def comparison_cells(pair: dict[str, Any]) -> dict[str, str]:
     for title, name in (("p", "p"), ("p (Holm)", "p_holm")):
         cells[title] = "–" if pair[name] is None else f"{pair[name]:.3g}"
     none = "none: different devices" if len(pair["seeds"]) > 1 else "none: too few seeds"
-    gap = {"gap difference": signed(pair["gap"]["mean"]), "its 95% CI": interval(pair["gap"])}
+    gap = {
+        "gap difference": signed(pair["gap"]["mean"]),
+        "95% CI of gap difference": interval(pair["gap"]),
+    }
     return cells | {"verdict": pair["verdict"] or none} | gap
 
 
@@ -219,22 +224,25 @@ def answer(summary: dict[str, Any]) -> str:
     gaps = {label: gap for label, gap in gaps.items() if gap is not None}
     # a run that starts from another's weights may have seen the images that it validates on
     if best in gaps and not groups[best]["settings"]["start"]:
-        smallest = min(gaps, key=gaps.get)
-        other = f"; the smallest is that of {named(smallest)}, {plus_minus(gaps[smallest], None)}"
+        smallest, of_these = min(gaps, key=gaps.get), " of the candidates" if some else ""
+        gap, lowest = (plus_minus(gaps[label], None) for label in (best, smallest))
+        other = f"; the smallest{of_these} is that of {named(smallest)}, {lowest}"
         tail = other if smallest != best else ""
-        gap = plus_minus(gaps[best], None)
         sentences.append(f"Its mean generalisation gap is {gap} points{tail}.")
     of_best = told.pop(best, {})
     for is_it, to in RELATIONS.items():
         if is_it in of_best:
             sentences.append(f"On the test set it is {is_it} {to} {in_words(of_best[is_it])}.")
+    for minus, verdicts in told.items():
+        for is_it, to in RELATIONS.items():
+            if others := verdicts.get(is_it):
+                verb = "is" if len(others) == 1 else "are"
+                words = f"{in_words(others)} {verb} {is_it} {to} {named(minus)}"
+                sentences.append(f"On the test set, {words}.")
     pairs = [{pair["label"], pair["minus"]} for pair in summary["comparisons"]]
-    apart = [c for c in candidates if c != best and {best, c} not in pairs]
+    apart = [named(c) for c in candidates if c != best and {best, c} not in pairs]
     if apart:
-        sentences.append(f"It is not compared with {in_words([named(label) for label in apart])}.")
-    for minus, found in told.items():
-        words = "; ".join(f"{are}: {in_words(found[are])}" for are in RELATIONS if are in found)
-        sentences.append(f"Compared with {named(minus)} on the test set, {words}.")
+        sentences.append(f"{named(best)} was not compared with {in_words(apart)}.")
     return " ".join(sentences)
 
 

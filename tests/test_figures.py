@@ -115,7 +115,7 @@ def test_a_report_made_half_way_counts_its_runs_in_every_figure(summary):
 
 
 def test_a_caption_says_only_what_concerns_its_figure(summary):
-    assert "Training is measured on each batch" in caption(draw(summary, "lr=0.05"))
+    assert "Training curves are measured on each batch" in caption(draw(summary, "lr=0.05"))
     for name in ("test_accuracy", "best_model"):
         assert "measured on each batch" not in caption(draw(summary, name))
     for name in ("test_accuracy", "comparison"):
@@ -491,7 +491,9 @@ def test_the_study_at_a_glance_shows_every_setting_by_experiment(summary, transf
     best = [mean.get_color() for mean in means if mean.get_color() != canvas.COLOURS[0]]
     assert best == [canvas.COLOURS[1]]
     assert "Orange square: the best setting" in caption(figure)
-    assert "share the runs" not in caption(figure)
+    # as the made-up settings are equal
+    assert "share the runs of lr=0.1 (or “untouched, lr=0.05”)" in caption(figure)
+    assert "share the runs" not in caption(at_a_glance([summary]))
     again = summary | {"title": "1.2 schedules", "groups": summary["groups"][3:]}
     expected = "Experiments share the runs of lr=0.025 and lr=0.01"
     assert expected in caption(at_a_glance([summary, again]))
@@ -547,9 +549,9 @@ def test_mistakes_show_the_images_and_what_tells_them_apart(mistaken):
     assert [axes.get_title() for axes in figure.axes] == [
         "3, taken for\n8 (1e-06)",
         "1, taken for\n7 (0.5)",
-        "2, taken for\n7 (below 1e-07)",
+        "2, taken for\n7 (below 1e-15)",
     ]
-    assert "left for all other classes" in caption(figure)
+    assert "one minus the probability of the predicted class" in caption(figure)
     assert np.array_equal(figure.axes[0].get_images()[0].get_array(), images[5])
     assert np.array_equal(figure.axes[1].get_images()[0].get_array(), images[0])
 

@@ -8,7 +8,7 @@ from project import ROOT
 from benchmarks import throughput
 from lab import publish
 from lab.summary import load_summaries
-from lab.tables import answer
+from lab.tables import answer, caveats
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -34,8 +34,8 @@ def test_what_it_finds_is_what_the_published_summaries_say(tmp_path):
     summaries = load_summaries(ROOT / "results" / "published")
     assert len(summaries) >= 3
     for summary in summaries:
-        told = [f"**{summary['title']}.**", answer(summary), *summary["findings"]]
-        assert " ".join(told) in README
+        told = [answer(summary), *caveats(summary), *summary["findings"]]
+        assert " ".join([f"**{summary['title']}.**", *told]) in README
     copy = tmp_path / "README.md"
     copy.write_text(README, encoding="utf-8")
     publish.write_findings(copy)

@@ -115,8 +115,8 @@ def how_trained(groups: Sequence[Group]) -> str:
     """A note on how the training curves of these settings are measured."""
     fields = {"dropout": "dropout_rate", "augmentation": "augmentation"}
     own = [word for word, field in fields.items() if any(g["settings"][field] for g in groups)]
-    words = "Training is measured on each batch as it is trained on"
-    return words + (f", with a setting's own {in_words(own)}" if own else "")
+    words = "Training curves are measured on each batch before its update"
+    return words + (f", with the setting's own {in_words(own)}" if own else "")
 
 
 def styles(summary: Summary) -> dict[str, Style]:
@@ -169,12 +169,12 @@ def plot(axes: Axes, curve: Sequence[float | None], name: str, **style: Any) -> 
 
 
 def seeds_and_mean(axes: Axes, group: Group, name: str, **style: Any) -> None:
-    """One curve of a setting: every seed faint, the mean strong, a × where a seed diverged."""
+    """A curve of a setting: seeds faint, their mean strong, a × on the axis where one diverged."""
     for run in group["runs"]:
         plot(axes, run[name], name, color=style["color"], **FAINT)
         if (end := run["diverged_at_epoch"]) is not None:
             top = axes.get_xaxis_transform()
-            axes.plot(end + 1, 0.97, transform=top, clip_on=False, **DIVERGED)
+            axes.plot(end + 1, 0, transform=top, clip_on=False, **DIVERGED)
     plot(axes, group["mean"][name], name, **{"linewidth": 2, **style})
 
 

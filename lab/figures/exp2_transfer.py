@@ -5,11 +5,11 @@ from functools import partial
 from lab.figures import results, sweep
 from lab.figures.canvas import Figures, Summary
 
-NOTE = (
-    "Frozen: how many convolutions are not trained; in the first row all three. Validation uses "
-    "the images that the source was trained on. The more layers are kept, the less the gap says "
-    "about new images"
+SEEN = (
+    "Retrained models are validated on images that their sources were trained on: their gaps are "
+    "too small"
 )
+NOTE = f"Frozen: how many convolutions are not trained; in the first row all three. {SEEN}"
 
 
 def figures(summary: Summary) -> Figures:
@@ -22,7 +22,7 @@ def figures(summary: Summary) -> Figures:
     retrained = [group for group in groups if group["label"] in summary["candidates"]]
     return {
         **sweep.figures(summary, retrained),
-        "test_accuracy": partial(results.results, summary, groups),
+        "test_accuracy": partial(results.results, summary, groups, SEEN),
         "differences": partial(results.differences, summary, groups),
         "classes": partial(results.classes, summary, groups),
         "by_frozen_layers": partial(results.results, summary, frozen, NOTE, " by frozen layers"),

@@ -20,6 +20,13 @@ ON_BIASES = (
     "Batch normalisation subtracts the mean, so the biases of conv1 to conv3 and fc1 change "
     "nothing: their gradients are about zero"
 )
+ON_BARS = (
+    "Lines on the bars: standard deviation over seeds. ×: standard deviation of each element over "
+    "the 5 steps, averaged over elements"
+)
+ON_SHADES = (
+    "White: the network has no such parameter. Values below the scale have the darkest shade"
+)
 STATISTICS = {"mean": "mean of |∂L/∂w|", "std": "std of |∂L/∂w|"}
 LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc1", "bn4", "fc2")  # forward
 HEAT_MAP_RANGE = 1e3  # from the largest gradient to those in the darkest shade
@@ -47,7 +54,7 @@ def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
     words = f"size of gradients, {', '.join(g['settings']['network'] for g in groups)}"
     names, height = in_forward_order(groups), 2.4 + 1.8 / len(groups)
     figure, panels = canvas.blank(
-        summary, words, groups, 2 * len(groups), 2, row=height, note=note(groups)
+        summary, words, groups, 2 * len(groups), 2, row=height, note=note(groups, ON_BARS)
     )
     for axes, (group, statistic) in zip(panels, itertools.product(groups, STATISTICS), strict=True):
         found, parameters = group["gradients"], group["gradients"]["parameters"]
@@ -75,7 +82,8 @@ def gradients_by_epoch(summary: Summary, groups: Sequence[Group]) -> Figure:
     """A heat map for each network: mean |gradient| by parameter and epoch, on one colour scale."""
     names, words = in_forward_order(groups), "mean size of gradients by epoch"
     count = len(groups)
-    figure, panels = canvas.blank(summary, words, groups, count, count, row=4.8, note=note(groups))
+    below = note(groups, ON_SHADES)
+    figure, panels = canvas.blank(summary, words, groups, count, count, row=4.8, note=below)
     means = [group["gradients"]["history"]["mean"] for group in groups]
     biggest = max(value for mean in means for epoch in mean for value in epoch)
     scale = LogNorm(vmin=biggest / HEAT_MAP_RANGE, vmax=biggest, clip=True)
@@ -88,7 +96,7 @@ def gradients_by_epoch(summary: Summary, groups: Sequence[Group]) -> Figure:
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [])
         axes.set_xticks(canvas.epoch_ticks(len(mean)))
         axes.set(xlabel="epoch", title=group["settings"]["network"])
-    figure.colorbar(image, ax=panels, label="mean of |∂L/∂w| (below the scale: darkest)")
+    figure.colorbar(image, ax=panels, label="mean of |∂L/∂w|")
     return figure
 
 
@@ -102,7 +110,7 @@ def in_forward_order(groups: Sequence[Group]) -> list[str]:
     return sorted(names, key=lambda name: places.get(name.split(".")[0], len(LAYERS)))
 
 
-def note(groups: Sequence[Group]) -> str:
-    """Why some gradients of a network with batch normalisation are about zero."""
+def note(groups: Sequence[Group], on_marks: str) -> str:
+    """What the marks mean, and why some gradients with batch normalisation are about zero."""
     normalised = any(name.startswith("bn") for name in in_forward_order(groups))
-    return ON_BIASES if normalised else ""
+    return f"{on_marks}\n{ON_BIASES}" if normalised else on_marks

@@ -53,19 +53,19 @@ def by_class(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
 def mistakes(summary: Summary, group: Group, run: dict[str, Any]) -> Figure | None:
     """The test images that one run most confidently took for others; None without the data.
 
-    Beside each stands the probability that it left for all other classes together.
+    Beside each stands one minus the probability of the predicted class.
     """
     shown, images = run["most_confident_mistakes"], test_images(group["settings"]["dataset"])
     if images is None or not shown:
         return None
     words = f"{group['label']}, seed {run['seed']}, most confident mistakes on the test set"
-    note = "In brackets: the probability that is left for all other classes together"
+    note = "In brackets: one minus the probability of the predicted class"
     figure, panels = canvas.blank(summary, words, [group], len(shown), 5, row=1.85, note=note)
     for axes, mistake in zip(panels, shown, strict=True):
         axes.axis("off")
         axes.imshow(images[mistake["image"]].numpy())
         left = 1 - mistake["probability"]
-        left = f"{left:.1g}" if left >= 1e-7 else "below 1e-07"  # all that float32 can tell
+        left = f"{left:.1g}" if left >= 1e-15 else "below 1e-15"  # all that float64 can tell
         words = f"{mistake['true']}, taken for\n{mistake['predicted']} ({left})"
         axes.set_title(words, fontsize=canvas.SMALL)
     return figure

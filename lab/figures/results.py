@@ -1,8 +1,8 @@
 """Figures of what settings reach: test accuracy and gap, differences, classes, the whole study."""
 
 import statistics
-from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lab.figures import canvas
 from lab.figures.canvas import COLOURS, Group, Summary
 from lab.summary import common, generalisation_gap, in_words
-from lab.tables import relation, seeds_in_words
+from lab.tables import named, relation, seeds_in_words
 
 NOTE = (
     "Gap: training minus validation accuracy, both of the final weights. Best: the highest mean "
@@ -69,8 +69,8 @@ def differences(summary: Summary, groups: Sequence[Group]) -> Figure | None:
     shown = [group for group in summary["groups"] if group["label"] in compared]
     words, height = "differences of test accuracy, paired by seed", 0.7 + 0.62 * len(pairs)
     note = (
-        "Better, worse: the first of the two. p: of the paired t-test, after Holm's correction. "
-        "The intervals are not corrected"
+        "“Better” and “worse” describe the first setting. p: of the paired t-test, after Holm's "
+        "correction. The intervals are not corrected"
     )
     figure, (axes,) = canvas.blank(summary, words, shown, row=height, note=note)
     look, rows = canvas.styles(summary), []
@@ -127,17 +127,14 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
         "finished": halves and {key: sum(half[key] for half in halves) for key in ("runs", "of")},
     }
     blocks = [block(summary) for summary in summaries]
-    left: list[canvas.Row] = []
-    right: list[canvas.Row] = []
-    for rows in blocks:  # the left column takes experiments until it holds half of all rows
-        full = 2 * len(left) >= sum(map(len, blocks))
-        (right if full else left).extend(rows)
-    columns = [rows for rows in (left, right) if rows]
+    cuts = [(blocks[:n], blocks[n:]) for n in range(len(blocks) + 1)]
+    parts = [[list(chain(*half)) for half in cut] for cut in cuts]
+    columns = [rows for rows in min(parts, key=lambda part: max(map(len, part))) if rows]
     most = max(map(len, columns))
     groups = [group for summary in summaries for group in ranked(summary)]
     note = "Orange square: the best setting of an experiment, by validation accuracy"
     if some := [s["title"].split()[0] for s in summaries if len(s["candidates"]) < len(ranked(s))]:
-        note += f". In {in_words(some)} not all settings can be it"
+        note += f". In {in_words(some)} only some settings are candidates"
     if labels := shared(groups):
         note += f"\nExperiments share the runs of {in_words(labels)}"
     words, height = "test accuracy of every setting", 0.6 + 0.23 * most
@@ -154,7 +151,7 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
             known = [100 * value for value in seeds if value is not None]
             if not seeds:
                 axes.get_yticklabels()[at].set_fontweight("bold")
-                axes.axhline(at - 0.5, color="black", linewidth=0.5)
+                axes.axhline(at - 0.42, color="black", linewidth=0.5)  # below the last mean
             elif known and statistics.fmean(known) < lowest:
                 place = {"transform": axes.get_yaxis_transform(), "va": "center"}
                 words = f"◂ {statistics.fmean(known):.1f}"
@@ -181,6 +178,9 @@ def ranked(summary: Summary) -> list[Group]:
 
 
 def shared(groups: Sequence[Group]) -> list[str]:
-    """The labels that stand for the same runs in several experiments."""
-    times = Counter((g["label"], str(g["settings"]), str(g["seeds"])) for g in groups)
-    return [label for (label, *_), count in times.items() if count > 1]
+    """The labels that stand for the same runs in several experiments; two names: "a (or b)"."""
+    labels: dict[str, list[str]] = {}
+    for group in groups:
+        labels.setdefault(str((group["settings"], group["seeds"])), []).append(group["label"])
+    several = [dict.fromkeys(map(named, names)) for names in labels.values() if len(names) > 1]
+    return [first + (f" (or {in_words(rest)})" if rest else "") for first, *rest in several]
