@@ -22,7 +22,7 @@ def figures(summary: Summary) -> Figures:
     retrained = [group for group in groups if group["label"] in summary["candidates"]]
     return {
         **sweep.figures(summary, retrained),
-        "test_accuracy": partial(results.results, summary, groups, SEEN),
+        "test_accuracy": partial(results.results, summary, groups, f"{results.NOTE}\n{SEEN}"),
         "differences": partial(results.differences, summary, groups),
         "classes": partial(results.classes, summary, groups),
         "by_frozen_layers": partial(results.results, summary, frozen, NOTE, " by frozen layers"),
