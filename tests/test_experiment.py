@@ -154,7 +154,7 @@ def test_edit_of_the_networks_trains_again_and_keeps_the_old(
     path.write_text(text.replace("F.relu(self.fc1", "torch.tanh(self.fc1", 1))
     done = project.run("--quick")
     assert "4, of which 0 are finished" in done.stdout
-    assert "4 of the others were trained before an edit of code" in done.stdout
+    assert "4 of the others have results of an older version of the code" in done.stdout
     assert len([name for name in project.files("runs") if name.endswith(".json")]) == 8
     changed = project.summary()
     assert changed["code"] != old["code"]
