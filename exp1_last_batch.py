@@ -12,6 +12,7 @@ second half of training.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import exp1_lr
 import lab
@@ -56,31 +57,39 @@ def runs() -> Groups:
     }
 
 
+def span(values: Iterable[float | None]) -> str:
+    """The lowest and the highest of some fractions, as percentage points."""
+    known = [100 * value for value in values if value is not None]
+    return f"{min(known):.2f} to {max(known):.2f}" if known else "unknown"
+
+
 def main(experiment: Experiment) -> None:
     experiment.check(runs())  # before hours of training
     records = experiment.train(exp1_lr) | experiment.train(normalised() | runs())
-    rates = list(exp1_lr.runs())
-    rates_without = [f"{label}{WITHOUT}" for label in rates]
-    best_with = best_label({label: records[label] for label in rates})
-    best_without = best_label({label: records[label] for label in rates_without})
+    rates, settings = list(exp1_lr.runs()), list(twins())
     rough = {label: spread(map(roughness, group)) for label, group in records.items()}
-    cells = {label: plus_minus(found["mean"], found["std"]) for label, found in rough.items()}
-    table = [
-        {
-            "setting": label,
-            "with the last batch": cells[label],
-            "without it": cells[f"{label}{WITHOUT}"],
-        }
-        for label in twins()
-    ]
+    tested = {
+        label: spread(record["test_accuracy"] for record in group)
+        for label, group in records.items()
+    }
+    table, sentences = [{"setting": label} for label in settings], []
+    for words, ending in (("With the last batch", ""), ("Without it", WITHOUT)):
+        labels = [label + ending for label in settings]
+        for row, label in zip(table, labels, strict=True):
+            row[words.lower()] = plus_minus(rough[label]["mean"], rough[label]["std"])
+        best = best_label({label: records[label + ending] for label in rates})
+        roughest = span(rough[label]["mean"] for label in labels)
+        widest = span(tested[label]["std"] for label in labels)
+        sentences.append(
+            f"{words}, {best} has the highest mean validation accuracy of 1.1's rates. The mean "
+            f"roughness of a setting is {roughest} points, and the standard deviation of its test "
+            f"accuracy over the seeds {widest} points."
+        )
     experiment.report(
         records,
-        candidates=rates_without,
-        comparisons=[(f"{label}{WITHOUT}", label) for label in twins()],
-        findings=[
-            f"With the short last batch, {best_with} has the highest mean validation accuracy of "
-            f"1.1's rates. Without it, {best_without.removesuffix(WITHOUT)} has."
-        ],
+        candidates=[label + WITHOUT for label in rates],
+        comparisons=[(label + WITHOUT, label) for label in settings],
+        findings=sentences,
         tables={"Roughness of validation accuracy, in percentage points": table},
         roughness=rough,
     )
