@@ -233,12 +233,14 @@ def answer(summary: dict[str, Any]) -> str:
     for is_it, to in RELATIONS.items():
         if is_it in of_best:
             sentences.append(f"On the test set it is {is_it} {to} {in_words(of_best[is_it])}.")
+    others_told = []
     for minus, verdicts in told.items():
         for is_it, to in RELATIONS.items():
             if others := verdicts.get(is_it):
                 verb = "is" if len(others) == 1 else "are"
-                words = f"{in_words(others)} {verb} {is_it} {to} {named(minus)}"
-                sentences.append(f"On the test set, {words}.")
+                others_told.append(f"{in_words(others)} {verb} {is_it} {to} {named(minus)}")
+    if others_told:
+        sentences.append(f"On the test set, {'; '.join(others_told)}.")
     pairs = [{pair["label"], pair["minus"]} for pair in summary["comparisons"]]
     apart = [named(c) for c in candidates if c != best and {best, c} not in pairs]
     if apart:

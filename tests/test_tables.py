@@ -270,8 +270,8 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
         "accuracy is 72.33% (95% interval ± 5.17). Its mean generalisation gap is 23.33 points; "
         "the smallest of the candidates is that of c, 9.50. On the test set it is better than “d,"
         " e” (by 10.00 points). On the test set it is worse than b (by 1.02 points). On the test "
-        "set, c (without seed 3, which diverged) is within noise of b. On the test set, c "
-        "(without seed 3, which diverged) is within noise of “d, e”. a was not compared with c."
+        "set, c (without seed 3, which diverged) is within noise of b; c (without seed 3, which "
+        "diverged) is within noise of “d, e”. a was not compared with c."
     )
     alone = summary_of({"x": [record(1, 0.6)]})
     assert answer(alone) == (
