@@ -777,6 +777,11 @@ def test_a_network_is_given_only_what_it_takes(a_run, small, own_networks, monke
     assert len(network.noise) - len(in_training) == 1 + 3 + 1
 
 
+def test_batch_normalisation_trains_where_a_last_batch_of_one_image_is_dropped(a_run, small):
+    run = a_run(network="BatchNormNet", epochs=1, batch_size=43, drop_last=True)
+    assert trained(run, small).steps_per_epoch == 3  # of 130 images
+
+
 @pytest.fixture
 def three(digits, add_to) -> Dataset:
     """A data set of three classes, as if the user had added its function to data.py."""

@@ -173,8 +173,8 @@ def seeds_and_mean(axes: Axes, group: Group, name: str, **style: Any) -> None:
     for run in group["runs"]:
         plot(axes, run[name], name, color=style["color"], **FAINT)
         if (end := run["diverged_at_epoch"]) is not None:
-            top = axes.get_xaxis_transform()
-            axes.plot(end + 1, 0, transform=top, clip_on=False, **DIVERGED)
+            on_axis = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+            axes.plot(end + 1, 0, **on_axis, **DIVERGED)
     plot(axes, group["mean"][name], name, **{"linewidth": 2, **style})
 
 
