@@ -10,6 +10,7 @@ lab/stacked.py takes the same steps for all runs of a sweep at once, and is test
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from types import ModuleType
@@ -80,7 +81,8 @@ def plain(value: Any, as_float: bool) -> Any:
     value = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
     if isinstance(value, list | tuple):
         return tuple(plain(item, as_float) for item in value)
-    return float(value) if as_float and type(value) is int else value
+    whole = as_float and type(value) is int and abs(value) <= sys.float_info.max
+    return float(value) if whole else value
 
 
 def defined_in(module: ModuleType, is_kind: Callable[[Any], bool]) -> dict[str, Any]:

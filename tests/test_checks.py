@@ -62,6 +62,7 @@ def own_networks(add_to) -> None:
         {"learning_rate": float("nan")},
         {"learning_rate": float("inf")},
         {"learning_rate": "0.1"},
+        {"learning_rate": 10**400},
         {"learning_rate": [0.1, 0]},
         {"network": "ResNet"},
         {"split": "thirds"},
