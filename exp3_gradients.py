@@ -86,12 +86,12 @@ def size_of_gradients(records: Records) -> list[str]:
             names = [name for name in base.keys() & own.keys() if base[name]]
             if ratios := [own[name] / base[name] for name in names]:
                 words = window.replace("_", f" {WINDOW} ")
-                told.append(f"{min(ratios):.2g} to {max(ratios):.2g} times in the {words}")
+                told.append(f"{min(ratios):.2g} to {max(ratios):.2g} times as large in the {words}")
         if told:
             network, other = label.split(",")[0], first.split(",")[0]
             found.append(
-                f"The mean |gradient| of {network}'s weights is, depending on the layer, "
-                f"{in_words(told)} that of {other}'s."
+                f"Compared with {other}, layer by layer, the mean |gradient| of {network}'s "
+                f"weights is {in_words(told)}."
             )
     return found
 

@@ -112,8 +112,8 @@ def write_findings(readme: Path) -> None:
     summaries = sorted(map(load_summary, paths), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
     told = [
-        [f"**{each['title']}.**", answer(each), *caveats(each), *each["findings"]]
-        for each in summaries
+        [f"**{s['title']}: {s['question']}**", answer(s), *caveats(s), *s["findings"]]
+        for s in summaries
     ]
     parts = {
         "findings": [glance, *map(" ".join, told)],

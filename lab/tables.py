@@ -199,19 +199,11 @@ def notes(summary: dict[str, Any]) -> str:
 
 
 def answer(summary: dict[str, Any]) -> str:
-    """The best setting, and what every comparison says of the test set; sentences."""
+    """The best setting, how it compares with others, and what else is more than noise; sentences."""
     groups = {group["label"]: group for group in summary["groups"]}
     best, candidates = summary["best"], summary["candidates"]
     if best is None:
         return "There is no best setting, because too many runs diverged."
-    told: dict[str, dict[str, list[str]]] = {}  # by what settings are compared with, and how
-    for pair in summary["comparisons"]:
-        with_best = best in (pair["label"], pair["minus"])
-        anchor = best if with_best else pair["minus"]
-        other = pair["minus"] if pair["label"] == anchor else pair["label"]
-        verdicts = told.setdefault(anchor, {})
-        is_it = relation(pair, best if with_best else other)
-        verdicts.setdefault(is_it, []).append(named(other) + margin(pair))
     some = len(candidates) < len(groups)
     among = f", among {in_words([named(label) for label in candidates])}" if some else ""
     validation, test = groups[best]["mean"]["val_accuracy"][-1], groups[best]["test_accuracy"]
@@ -229,23 +221,42 @@ def answer(summary: dict[str, Any]) -> str:
         other = f"; the smallest{of_these} is that of {named(smallest)}, {lowest}"
         tail = other if smallest != best else ""
         sentences.append(f"Its mean generalisation gap is {gap} points{tail}.")
-    of_best = told.pop(best, {})
-    for is_it, to in RELATIONS.items():
-        if is_it in of_best:
-            sentences.append(f"On the test set it is {is_it} {to} {in_words(of_best[is_it])}.")
-    others_told = []
-    for minus, verdicts in told.items():
-        for is_it, to in RELATIONS.items():
-            if others := verdicts.get(is_it):
-                verb = "is" if len(others) == 1 else "are"
-                others_told.append(f"{in_words(others)} {verb} {is_it} {to} {named(minus)}")
-    if others_told:
-        sentences.append(f"On the test set, {'; '.join(others_told)}.")
-    pairs = [{pair["label"], pair["minus"]} for pair in summary["comparisons"]]
-    apart = [named(c) for c in candidates if c != best and {best, c} not in pairs]
-    if apart:
-        sentences.append(f"{named(best)} was not compared with {in_words(apart)}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *compared(summary["comparisons"], best)])
+
+
+def compared(pairs: Sequence[dict[str, Any]], best: str) -> list[str]:
+    """What comparisons say of the test set: all of the best, then what is more than noise."""
+    of_best: dict[str, list[str]] = {}  # the other settings, by how the best compares with them
+    better: dict[str, list[str]] = {}  # the better settings, by the one that they are better than
+    rest: dict[str, list[str]] = {}  # who diverged in the other comparisons, by what they say
+    for pair in pairs:
+        one, other = pair["label"], pair["minus"]
+        is_it = relation(pair, one)
+        if best in (one, other):
+            second = other if one == best else one
+            of_best.setdefault(relation(pair, best), []).append(named(second) + margin(pair))
+        elif is_it in ("better", "worse"):
+            first, second = (one, other) if is_it == "better" else (other, one)
+            better.setdefault(second, []).append(named(first) + margin(pair))
+        else:
+            lost = f"{named(one)} minus {named(other)} {left_out(pair)}"
+            rest.setdefault(is_it, []).append(lost if pair["left_out"] else "")
+    found = [
+        f"On the test set it is {is_it} {to} {in_words(of_best[is_it])}."
+        for is_it, to in RELATIONS.items()
+        if is_it in of_best
+    ]
+    for worse, names in better.items():
+        found.append(f"{in_words(names)} {are(len(names))} better than {named(worse)}.")
+    for is_it, lost in rest.items():
+        notes = "; ".join(filter(None, lost))
+        words = f"{len(lost)} other comparison{'s' if len(lost) > 1 else ''} {are(len(lost))}"
+        found.append(f"{words} {is_it}{f' ({notes})' if notes else ''}.")
+    return found
+
+
+def are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def relation(pair: dict[str, Any], label: str) -> str:

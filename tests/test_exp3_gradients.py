@@ -120,7 +120,7 @@ def test_sizes_of_gradients_are_told_as_multiples_of_the_baselines() -> None:
             if record["gradients"]:
                 record["gradients"]["last_epochs"] = {"mean": [2.0, 9.0, 0.4, 0.0]}
     assert exp3_gradients.size_of_gradients(records) == [
-        "The mean |gradient| of DropoutNet's weights is, depending on the layer, 0.5 to 2 times in "
-        "the first 5 steps, 0.5 to 2 times in the first 5 epochs and 1 to 1 times in the last 5 "
-        "epochs that of BaselineNet's."
+        "Compared with BaselineNet, layer by layer, the mean |gradient| of DropoutNet's weights is "
+        "0.5 to 2 times as large in the first 5 steps, 0.5 to 2 times as large in the first 5 "
+        "epochs and 1 to 1 times as large in the last 5 epochs."
     ]

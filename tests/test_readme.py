@@ -35,7 +35,8 @@ def test_what_it_finds_is_what_the_published_summaries_say(tmp_path):
     assert len(summaries) >= 3
     for summary in summaries:
         told = [answer(summary), *caveats(summary), *summary["findings"]]
-        assert " ".join([f"**{summary['title']}.**", *told]) in README
+        heading = f"**{summary['title']}: {summary['question']}**"
+        assert " ".join([heading, *told]) in README
     copy = tmp_path / "README.md"
     copy.write_text(README, encoding="utf-8")
     publish.write_findings(copy)

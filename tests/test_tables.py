@@ -269,9 +269,14 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
         "a has the highest mean validation accuracy, 66.67%, among a and c. Its mean test "
         "accuracy is 72.33% (95% interval ± 5.17). Its mean generalisation gap is 23.33 points; "
         "the smallest of the candidates is that of c, 9.50. On the test set it is better than “d,"
-        " e” (by 10.00 points). On the test set it is worse than b (by 1.02 points). On the test "
-        "set, c (without seed 3, which diverged) is within noise of b; c (without seed 3, which "
-        "diverged) is within noise of “d, e”. a was not compared with c."
+        " e” (by 10.00 points). On the test set it is worse than b (by 1.02 points). 2 other "
+        "comparisons are within noise (c minus b without seed 3, which diverged; c minus “d, e” "
+        "without seed 3, which diverged)."
+    )
+    pairs = [("b", "d, e"), ("a", "d, e"), ("d, e", "a"), ("a", "b")]
+    assert answer(summary_of(groups, candidates=["c"], comparisons=pairs)).endswith(
+        " 9.50 points. b (by 11.02 points), a (by 10.00 points) and a (by 10.00 points) are better "
+        "than “d, e”. b (by 1.02 points) is better than a."
     )
     alone = summary_of({"x": [record(1, 0.6)]})
     assert answer(alone) == (
