@@ -400,7 +400,7 @@ def report(result: Result) -> str:
     words = [
         "Training steps alone, without validation and start-up: BaselineNet, batches of "
         f"{BATCH_SIZE}, real CIFAR-10.",
-        f"Medians of {result['turns']} turns of {result['seconds']:g} s.",
+        f"Medians of {result['turns']} measurements of {result['seconds']:g} s each.",
         f"{result['device']}, {cores} cores, load average {load:.1f} before, torch "
         f"{result['torch']}, {result['date']}.",
         f"An image takes {megaflop:.1f} MFLOP forward and backward; in large "

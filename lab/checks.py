@@ -121,6 +121,13 @@ def check_fit(run: Run, dataset: Dataset) -> None:
             raise UserError(f"{run.network} has no layer {layer!r}: choose from {known}")
     for layer in run.frozen:
         network.get_submodule(layer).requires_grad_(False)
+    if run.start:
+        source = build(dataclasses.replace(run.start, frozen=()), classes)
+        if shapes(source) != shapes(network):
+            raise UserError(
+                f"start is a run of {run.start.network} of width {run.start.width}: its layers are "
+                f"not those of {run.network} of width {run.width}"
+            )
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"frozen = {run.frozen}: leaves {run.network} nothing to train")
     if "noise" in takes(network.forward) and not hasattr(network, "noise_features"):
@@ -140,3 +147,8 @@ def check_fit(run: Run, dataset: Dataset) -> None:
             f"BATCH_SIZE = {size}: leaves a last batch of one image, which batch normalisation "
             "cannot train on"
         )
+
+
+def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter and buffer of a network by name."""
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

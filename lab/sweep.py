@@ -183,7 +183,11 @@ def check(runs: Sequence[Run]) -> None:
     """
     # one run of each kind is enough
     kinds = {
-        dataclasses.replace(engine.architecture(run), reinitialised=run.reinitialised)
+        dataclasses.replace(
+            engine.architecture(run),
+            reinitialised=run.reinitialised,
+            start=run.start and engine.architecture(run.start),
+        )
         for run in runs
     }
     found = {name: load_data(name) for name in {run.dataset for run in kinds}}

@@ -219,7 +219,7 @@ def test_the_report_says_it_in_words(result):
     lines = throughput.report(result).splitlines()
     cells = [cell.strip() for cell in lines[4].split("|")[1:-1]]
     assert cells == ["engine, 25 runs", "32,000", "16,000–64,000", "16.0", "26.1"]
-    for words in ("3 turns of 20 s", "a GPU, 4 cores", "16.3 MFLOP", "2,000 GFLOP/s"):
+    for words in ("3 measurements of 20 s each", "a GPU, 4 cores", "16.3 MFLOP", "2,000 GFLOP/s"):
         assert words in lines[-1]
     assert "was busy" not in lines[-1]
     assert "was busy" in throughput.report(result | {"load_average_before": 2.1})

@@ -152,6 +152,14 @@ def test_a_run_with_nothing_to_train_is_refused(a_run, digits):
     check_fit(a_run(frozen=layers[:-1]), digits)
 
 
+def test_a_start_from_a_network_of_other_layers_is_refused(a_run, digits):
+    check_fit(a_run(start=a_run(network="DropoutNet", frozen=("conv1",))), digits)
+    for fields, named in (({"width": 8}, "BaselineNet of width 8"), ({}, "BatchNormNet of width")):
+        start = a_run(network=named.split()[0], **fields)
+        with pytest.raises(UserError, match=f"^start is a run of {named}.*not those of BaselineN"):
+            check_fit(a_run(start=start), digits)
+
+
 @pytest.mark.parametrize("network", ["BatchNormNet", "HiddenNorm"])
 def test_a_last_batch_of_one_image_is_refused_for_batch_normalisation(
     network, a_run, digits, own_networks

@@ -450,7 +450,11 @@ def test_a_retrained_model_has_the_colour_of_its_source(transfer):
 def test_classes_show_the_mean_over_seeds(transfer):
     (classes,) = draw(transfer, "classes").axes
     first = classes.get_lines()[0]
-    assert list(first.get_xdata()) == ["cat", "dog"]
+    assert [tick.get_text() for tick in classes.get_xticklabels()] == ["cat", "dog"]
+    places = [line.get_xdata()[0] for line in classes.get_lines()]
+    assert places == sorted(set(places))  # side by side, around the class
+    assert sum(places) == pytest.approx(0)
+    assert max(places) < 0.3
     assert list(first.get_ydata()) == pytest.approx([40, 50])
     assert list(classes.get_lines()[2].get_ydata()) == pytest.approx([40, 50])  # seeds 1 and 3
 

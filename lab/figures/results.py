@@ -99,13 +99,15 @@ def classes(summary: Summary, groups: Sequence[Group]) -> Figure:
     words = "F1 by class on the test set, mean over seeds"
     figure, (axes,) = canvas.blank(summary, words, groups)
     look = canvas.styles(summary)
-    for group in groups:
+    for at, group in enumerate(groups):
         if tested := [run for run in group["runs"] if run["report"]]:
             names = class_names(tested[0])
             f1 = [statistics.fmean(run["report"][n]["f1-score"] for run in tested) for n in names]
-            style = look[group["label"]] | {"linestyle": "none", "markersize": 8}
+            style = look[group["label"]] | {"linestyle": "none", "markersize": 6}
             label = f"{group['label']}, {canvas.counted(group)}"
-            axes.plot(names, canvas.percent(f1), label=label, **style)
+            places = [place + 0.6 * ((at + 0.5) / len(groups) - 0.5) for place in range(len(names))]
+            axes.plot(places, canvas.percent(f1), label=label, **style)
+            axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("F1 (%)")
     canvas.legend(figure)
     return figure
