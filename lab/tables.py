@@ -43,12 +43,12 @@ GLOSSARY = """\
 - Code: a hash of the code that decides the numbers, not a git commit."""
 NEAR_CHANCE = 1.5  # times the accuracy of guessing: more than always naming one class can reach
 # what one setting can be beside another, in the order of the sentences, and the word between
-RELATIONS = {
-    "better": "than",
-    "worse": "than",
-    "within noise": "of",
-    "without a verdict": "against",
-}
+RELATIONS = (
+    ("better", "than"),
+    ("worse", "than"),
+    ("within noise", "of"),
+    ("without a verdict", "against"),
+)
 COLUMNS = {"train acc. %": "final_train_accuracy", "val acc. %": "val_accuracy", "gap": "gap"}
 COLUMNS |= {"val loss": "val_loss", "test loss": "test_loss", "test acc. %": "test_accuracy"}
 
@@ -199,7 +199,7 @@ def notes(summary: dict[str, Any]) -> str:
 
 
 def answer(summary: dict[str, Any]) -> str:
-    """The best setting, how it compares with others, and what else is more than noise; sentences."""
+    """The best setting, how it compares, and what else is more than noise; sentences."""
     groups = {group["label"]: group for group in summary["groups"]}
     best, candidates = summary["best"], summary["candidates"]
     if best is None:
@@ -227,7 +227,7 @@ def answer(summary: dict[str, Any]) -> str:
 def compared(pairs: Sequence[dict[str, Any]], best: str) -> list[str]:
     """What comparisons say of the test set: all of the best, then what is more than noise."""
     of_best: dict[str, list[str]] = {}  # the other settings, by how the best compares with them
-    better: dict[str, list[str]] = {}  # the better settings, by the one that they are better than
+    better: dict[str, list[str]] = {}  # the worse settings, by the one that is better
     rest: dict[str, list[str]] = {}  # who diverged in the other comparisons, by what they say
     for pair in pairs:
         one, other = pair["label"], pair["minus"]
@@ -237,26 +237,20 @@ def compared(pairs: Sequence[dict[str, Any]], best: str) -> list[str]:
             of_best.setdefault(relation(pair, best), []).append(named(second) + margin(pair))
         elif is_it in ("better", "worse"):
             first, second = (one, other) if is_it == "better" else (other, one)
-            better.setdefault(second, []).append(named(first) + margin(pair))
+            better.setdefault(first, []).append(named(second) + margin(pair))
         else:
             lost = f"{named(one)} minus {named(other)} {left_out(pair)}"
             rest.setdefault(is_it, []).append(lost if pair["left_out"] else "")
-    found = [
-        f"On the test set it is {is_it} {to} {in_words(of_best[is_it])}."
-        for is_it, to in RELATIONS.items()
-        if is_it in of_best
+    told = [
+        f"{is_it} {to} {in_words(of_best[is_it])}" for is_it, to in RELATIONS if is_it in of_best
     ]
-    for worse, names in better.items():
-        found.append(f"{in_words(names)} {are(len(names))} better than {named(worse)}.")
+    found = [f"On the test set it is {', and '.join(told)}."] if told else []
+    found += [f"{named(first)} is better than {in_words(them)}." for first, them in better.items()]
     for is_it, lost in rest.items():
         notes = "; ".join(filter(None, lost))
-        words = f"{len(lost)} other comparison{'s' if len(lost) > 1 else ''} {are(len(lost))}"
-        found.append(f"{words} {is_it}{f' ({notes})' if notes else ''}.")
+        count = "1 other comparison is" if len(lost) == 1 else f"{len(lost)} other comparisons are"
+        found.append(f"{count} {is_it}{f' ({notes})' if notes else ''}.")
     return found
-
-
-def are(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def relation(pair: dict[str, Any], label: str) -> str:

@@ -344,7 +344,7 @@ def test_diverged_source_stops_the_runs_that_start_from_it(
 def test_start_from_other_layers_is_refused_before_the_source_is_trained(
     store: Store, a_run: Callable[..., Run]
 ) -> None:
-    with pytest.raises(UserError, match="^start is a run of BaselineNet of width 8"):
+    with pytest.raises(UserError, match=r"^start is a run of BaselineNet of width 8"):
         sweep.train([a_run(start=a_run(width=8))], store, "cpu")
     assert files(store.root, "runs") == {}
 

@@ -260,8 +260,8 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
     assert answer(summary) == (
         "b has the highest mean validation accuracy, 80.67%. Its mean test accuracy is 73.35% "
         "(95% interval ± 5.19). Its mean generalisation gap is 9.33 points. On the test set it is"
-        " better than a (by 1.02 points) and “d, e” (by 11.02 points). On the test set it is "
-        "within noise of c (without seed 3, which diverged)."
+        " better than a (by 1.02 points) and “d, e” (by 11.02 points), and within noise of c "
+        "(without seed 3, which diverged)."
     )
     pairs = [("b", "a"), ("c", "b"), ("c", "d, e"), ("a", "d, e")]
     turned = summary_of(groups, candidates=["a", "c"], comparisons=pairs)
@@ -269,14 +269,14 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
         "a has the highest mean validation accuracy, 66.67%, among a and c. Its mean test "
         "accuracy is 72.33% (95% interval ± 5.17). Its mean generalisation gap is 23.33 points; "
         "the smallest of the candidates is that of c, 9.50. On the test set it is better than “d,"
-        " e” (by 10.00 points). On the test set it is worse than b (by 1.02 points). 2 other "
+        " e” (by 10.00 points), and worse than b (by 1.02 points). 2 other "
         "comparisons are within noise (c minus b without seed 3, which diverged; c minus “d, e” "
         "without seed 3, which diverged)."
     )
     pairs = [("b", "d, e"), ("a", "d, e"), ("d, e", "a"), ("a", "b")]
     assert answer(summary_of(groups, candidates=["c"], comparisons=pairs)).endswith(
-        " 9.50 points. b (by 11.02 points), a (by 10.00 points) and a (by 10.00 points) are better "
-        "than “d, e”. b (by 1.02 points) is better than a."
+        " 9.50 points. b is better than “d, e” (by 11.02 points) and a (by 1.02 points). a is "
+        "better than “d, e” (by 10.00 points) and “d, e” (by 10.00 points)."
     )
     alone = summary_of({"x": [record(1, 0.6)]})
     assert answer(alone) == (
