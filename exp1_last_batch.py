@@ -13,12 +13,13 @@ second half of training.
 
 import dataclasses
 from collections.abc import Iterable
+from operator import itemgetter
 
 import exp1_lr
 import lab
 from lab import Experiment, Groups
 from lab.constants import runs_of
-from lab.summary import best_label, roughness, spread
+from lab.summary import best_label, paired, roughness, spread
 from lab.tables import plus_minus
 
 EPOCHS = 50
@@ -57,10 +58,11 @@ def runs() -> Groups:
     }
 
 
-def span(values: Iterable[float | None]) -> str:
+def span(values: Iterable[float | None], form: str = ".2f") -> str:
     """The lowest and the highest of some fractions, as percentage points."""
     known = [100 * value for value in values if value is not None]
-    return f"{min(known):.2f} to {max(known):.2f}" if known else "unknown"
+    ends = f"{min(known):{form}} to {max(known):{form}}" if known else "unknown"
+    return ends.replace("-", "−")
 
 
 def main(experiment: Experiment) -> None:
@@ -72,19 +74,25 @@ def main(experiment: Experiment) -> None:
         label: spread(record["test_accuracy"] for record in group)
         for label, group in records.items()
     }
+    changes = [
+        paired(records[label + WITHOUT], records[label], itemgetter("test_accuracy")).values()
+        for label in settings
+    ]
+    changed = span((spread(change)["mean"] for change in changes), "+.2f")
     table, sentences = [{"setting": label} for label in settings], []
     for words, ending in (("With the last batch", ""), ("Without it", WITHOUT)):
         labels = [label + ending for label in settings]
         for row, label in zip(table, labels, strict=True):
             row[words.lower()] = plus_minus(rough[label]["mean"], rough[label]["std"])
         best = best_label({label: records[label + ending] for label in rates})
+        reached, widest = (span(tested[n][key] for n in labels) for key in ("mean", "std"))
         roughest = span(rough[label]["mean"] for label in labels)
-        widest = span(tested[label]["std"] for label in labels)
         sentences.append(
-            f"{words}, {best} has the highest mean validation accuracy of 1.1's rates. The mean "
-            f"roughness of a setting is {roughest} points, and the standard deviation of its test "
-            f"accuracy over the seeds {widest} points."
+            f"{words}, {best} has the highest mean validation accuracy of 1.1's rates. A setting's "
+            f"mean test accuracy is {reached}%, its standard deviation over the seeds {widest} "
+            f"points, and its mean roughness {roughest} points."
         )
+    sentences.append(f"Without it, a setting's mean test accuracy changes by {changed} points.")
     experiment.report(
         records,
         candidates=[label + WITHOUT for label in rates],

@@ -56,15 +56,21 @@ def test_every_run_is_compared_with_its_twin(
     best = max(RATES, key=ends.get)
     best_without = summary["best"].removesuffix(", drop last")
     ways = (("With the last batch", "", best), ("Without it", ", drop last", best_without))
-    for finding, (words, ending, winner) in zip(summary["findings"], ways, strict=True):
+    *findings, last = summary["findings"]
+    changes = sorted(100 * pair["test_accuracy"]["mean"] for pair in summary["comparisons"])
+    ends = " to ".join(f"{change:+.2f}".replace("-", "−") for change in (changes[0], changes[-1]))
+    assert last == f"Without it, a setting's mean test accuracy changes by {ends} points."
+    for finding, (words, ending, winner) in zip(findings, ways, strict=True):
         rough = sorted(100 * summary["roughness"][label + ending]["mean"] for label in labels)
-        spreads = {g["label"]: 100 * g["test_accuracy"]["std"] for g in summary["groups"]}
-        spreads = sorted(spreads[label + ending] for label in labels)
+        tested = {g["label"]: g["test_accuracy"] for g in summary["groups"]}
+        mean, std = (
+            sorted(100 * tested[label + ending][key] for label in labels) for key in ("mean", "std")
+        )
         assert finding == (
-            f"{words}, {winner} has the highest mean validation accuracy of 1.1's rates. The mean "
-            f"roughness of a setting is {rough[0]:.2f} to {rough[-1]:.2f} points, and the standard "
-            f"deviation of its test accuracy over the seeds {spreads[0]:.2f} to {spreads[-1]:.2f} "
-            "points."
+            f"{words}, {winner} has the highest mean validation accuracy of 1.1's rates. A "
+            f"setting's mean test accuracy is {mean[0]:.2f} to {mean[-1]:.2f}%, its standard "
+            f"deviation over the seeds {std[0]:.2f} to {std[-1]:.2f} points, and its mean "
+            f"roughness {rough[0]:.2f} to {rough[-1]:.2f} points."
         )
     table = (a_lab.root / "exp1_last_batch" / "table.md").read_text()
     assert title in table
