@@ -2,10 +2,12 @@
 
 The convolutions that experiment 2.1 trained, without dropout and at its best dropout rate, are
 frozen. The dense layers are drawn anew and retrained with the same dropout rate, at a learning rate
-of 0.1, on the half of the images that 2.1 validated on. These two models are compared with each
-other, with 2.1's models, in which all layers trained together, and with experiment 1.1's best model
-as it is ("untouched"). The best is chosen from these two only. Then, without dropout, 0, 1 or 2
-convolutions are frozen at 0.1 and at 0.01, and all 3 at 0.01 ("frozen=0" to "frozen=3").
+of 0.1, on the half of the images that 2.1 validated on ("retrained"). These two settings are
+compared with each other, with 2.1's own, in which all layers trained together, and with experiment
+1.1's best setting as it is ("untouched"), which trained on 45,000 images. The best is chosen from
+the two retrained ones only. Then, without dropout, only the first 0, 1 or 2 convolutions are frozen
+("frozen=0" to "frozen=2"), at learning rates of 0.1 and 0.01, or all 3, at 0.01 ("frozen=3"). The
+others start from 2.1's weights, too. "retrained, dropout=0" has all 3 frozen, at 0.1.
 
     python exp2_transfer.py            # 45 runs of 50 epochs, and what is missing of 1.1 and 2.1
     python exp2_transfer.py --quick    # a rehearsal without CIFAR-10, in under a minute
@@ -106,10 +108,10 @@ def main(experiment: Experiment) -> None:
             *((label, from_plain) for label in finer),
         ],
         findings=[
-            "The retrained models are validated on images that their sources were trained on. So "
-            "their validation accuracies are too high: compare test accuracies only.",
-            "These runs cannot tell whether a difference between the two comes from the features "
-            "or from the dropout in the retraining.",
+            f"“{from_dropped}” used dropout in both trainings, “{from_plain}” in neither. So a "
+            "difference between these two can come from the convolutions or from the retraining.",
+            "The retrained and frozen models are validated on images that their sources were "
+            "trained on. So their validation accuracy is too high: compare test accuracy only.",
         ],
         trainable_parameters=experiment.trainable_parameters(records),
     )

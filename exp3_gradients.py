@@ -2,8 +2,8 @@
 
 BaselineNet, DropoutNet (at 0.6) and BatchNormNet are trained for 30 epochs from seeds 1984 to 1988.
 The mean and the standard deviation of |gradient| are gathered for every parameter tensor: over the
-first and last five steps, the first and last five epochs, and every epoch. Then (3.4) BatchNormNet
-is trained for 50 epochs from seeds 1 to 5, and compared with BaselineNet at the same learning rate.
+first and last five steps, the first and last five epochs, and every epoch. Then BatchNormNet is
+trained for 50 epochs from seeds 1 to 5, and compared with BaselineNet at the same learning rate.
 These runs of BaselineNet are those of experiment 1.1.
 
     python exp3_gradients.py            # 15 runs of 30 epochs and 10 of 50; 1.1 shares 5 of these
@@ -79,19 +79,20 @@ def sizes(group: list[Record], window: str) -> dict[str, float]:
 def size_of_gradients(records: Records) -> list[str]:
     """How many times as large as the first network's the others' gradients are; sentences."""
     found, (first, *others) = [], watched_runs()
-    for label in others:
-        told = []
-        for window in ("first_steps", "first_epochs", "last_epochs"):
-            base, own = sizes(records[first], window), sizes(records[label], window)
-            names = [name for name in base.keys() & own.keys() if base[name]]
-            if ratios := [own[name] / base[name] for name in names]:
-                words = window.replace("_", f" {WINDOW} ")
-                told.append(f"{min(ratios):.2g} to {max(ratios):.2g} times as large in the {words}")
+    for window in ("first_steps", "first_epochs", "last_epochs"):
+        base, told = sizes(records[first], window), []
+        for label in others:
+            own = sizes(records[label], window)
+            if ratios := [
+                own[name] / base[name] for name in base.keys() & own.keys() if base[name]
+            ]:
+                network = label.split(",")[0]
+                told.append(f"{min(ratios):.2g} to {max(ratios):.2g} times ({network})")
         if told:
-            network, other = label.split(",")[0], first.split(",")[0]
+            words, network = window.replace("_", f" {WINDOW} "), first.split(",")[0]
             found.append(
-                f"Compared with {other}, layer by layer, the mean |gradient| of {network}'s "
-                f"weights is {in_words(told)}."
+                f"In the {words}, the mean |gradient| of a layer's weights is {in_words(told)} as "
+                f"large as in {network}."
             )
     return found
 

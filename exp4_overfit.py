@@ -1,4 +1,4 @@
-"""Experiment 4.1, overfitting: can the network fit its images, what reduces the gap?
+"""Experiment 4.1, overfitting: can the network fit its images, and what reduces the gap?
 
 BaselineNet must first fit one image, then one batch: reach a loss near zero and 100% accuracy on
 the images that it trains on. Then it is trained on the whole training split, where it overfits:

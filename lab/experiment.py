@@ -121,9 +121,7 @@ class Experiment:
         folder = root / self.name
         paths = tables.save(found, records, folder)
         print(f"\n{tables.table(found, 'simple')}\n\n{tables.notes(found)}\n")
-        print(tables.answer(found))
-        for sentence in found["findings"]:
-            print(sentence)
+        print(*tables.conclusions(found), sep="\n")
         paths += figures.draw(found, folder)
         print(f"written to {folder}: {', '.join(path.name for path in paths)}")
         figures.draw_at_a_glance(root)

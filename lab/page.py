@@ -10,7 +10,7 @@ from typing import Any
 from lab.figures import figures, file_name
 from lab.store import write
 from lab.summary import DAMAGE, SIGNIFICANCE, in_words, load_summaries
-from lab.tables import GLOSSARY, answer, caveats, facts, table
+from lab.tables import GLOSSARY, conclusions, facts, table
 
 INTRODUCTION = f"""\
 # Results
@@ -44,19 +44,19 @@ def write_page(root: Path) -> Path | None:
 
 
 def section(summary: dict[str, Any], root: Path) -> str:
-    """One experiment: question, method, answer, findings, tables and figures."""
+    """One experiment: question, method, answer, tables and figures."""
     name = summary["experiment"]
     files = [file_name(figure) for figure in figures(summary)]
     parts = [
         f"## {summary['title']}",
         f"**Question.** {summary['question']}",
         f"**Method.** {summary['method']} {facts(summary)}",
-        f"**Answer.** {' '.join([answer(summary), *caveats(summary)])}",
-        "\n".join(f"- {sentence}" for sentence in summary["findings"]),
+        "**Answer.**",
+        "\n".join(f"- {sentence}" for sentence in conclusions(summary)),
         table(summary),
         *(f"![{file}]({name}/{file})" for file in files if (root / name / file).exists()),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
@@ -70,7 +70,8 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
     }
     told = sum(pair["verdict"] not in (None, "within noise") for pair in pairs)
     uncorrected = sum(pair["p"] is not None and pair["p"] < SIGNIFICANCE for pair in pairs)
-    widths = [100 * g["test_accuracy"]["ci95"] for g in groups if g["test_accuracy"]["ci95"]] or [0]
+    known = {str((g["settings"], g["seeds"])): g["test_accuracy"]["ci95"] for g in groups}
+    widths = [100 * ci95 for ci95 in known.values() if ci95] or [0]
     devices: dict[str, list[str]] = {}
     for summary in summaries:
         device = in_words(summary["environment"]["device"])
@@ -80,8 +81,8 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
         f"Seeds: a setting is trained from {in_words(sorted({len(g['seeds']) for g in groups}))} "
         "seeds. A seed fixes all that is random in a run. It does not change the split of the "
         "images, so no interval says how much another split would change.",
-        f"Intervals: the widest 95% interval of a mean test accuracy is ± {max(widths):.2f} "
-        f"points. The median is ± {median(widths):.2f} points.",
+        f"Intervals: the widest 95% interval of a setting's mean test accuracy is ± "
+        f"{max(widths):.2f} points. The median is ± {median(widths):.2f} points.",
         f"Comparisons: {told} of {len(pairs)} differences are more than noise. Without Holm's "
         f"correction {uncorrected} would be. The correction counts the comparisons of one "
         "experiment, not those of the whole page.",

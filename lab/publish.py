@@ -21,7 +21,7 @@ from lab.records import FINAL_RESULTS, run_of
 from lab.store import Store, label, write
 from lab.summary import by_number, load_summary
 from lab.sweep import unique
-from lab.tables import answer, caveats
+from lab.tables import conclusions
 from lab.trained import is_present
 from train import CURVES, Run
 
@@ -112,8 +112,8 @@ def write_findings(readme: Path) -> None:
     summaries = sorted(map(load_summary, paths), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
     told = [
-        [f"**{s['title']}: {s['question']}**", answer(s), *caveats(s), *s["findings"]]
-        for s in summaries
+        [f"**{summary['title']}: {summary['question']}**", *conclusions(summary)]
+        for summary in summaries
     ]
     parts = {
         "findings": [glance, *map(" ".join, told)],

@@ -31,8 +31,8 @@ GLOSSARY = """\
   In the curves, it is measured during training, on each batch before its update. The two values can
   be very different.
 - Gap: training minus validation accuracy, in percentage points.
-- Split: of CIFAR-10's 50,000 images, standard trains on 45,000 and validates on the other 5,000.
-  Halves trains on 25,000 and validates on the other 25,000. Swapped halves exchanges these two.
+- Split, of CIFAR-10's 50,000 images: "standard" trains on 45,000 and validates on the other 5,000,
+  "halves" trains on 25,000 and validates on the other 25,000, "swapped halves" exchanges these two.
 - 95% CI: Student's 95% confidence interval of the mean; of test accuracy, if nothing else is said.
 - Difference: the difference of test accuracy, in percentage points, paired by seed. Gap difference:
   the same for the gap.
@@ -40,7 +40,9 @@ GLOSSARY = """\
   comparisons in the table. Within noise: p (Holm) is 0.05 or more, so these runs do not tell which
   of the two settings is better. The 95% CI of a difference is not corrected. So it can exclude 0
   where the verdict is "within noise".
-- Code: a hash of the code that decides the numbers, not a git commit."""
+- Code: a hash of the code that decides the numbers, not a git commit. Runs with different hashes
+  were trained by different versions of this project."""
+FEW = 3  # labels that a sentence lists before it only counts them
 NEAR_CHANCE = 1.5  # times the accuracy of guessing: more than always naming one class can reach
 # what one setting can be beside another, in the order of the sentences, and the word between
 RELATIONS = (
@@ -198,14 +200,21 @@ def notes(summary: dict[str, Any]) -> str:
     return f"{facts(summary)}\n\n{GLOSSARY}"
 
 
+def conclusions(summary: dict[str, Any]) -> list[str]:
+    """The script's own findings, the answer, and what limits it; sentences."""
+    return [*summary["findings"], answer(summary), *caveats(summary)]
+
+
 def answer(summary: dict[str, Any]) -> str:
     """The best setting, how it compares, and what else is more than noise; sentences."""
     groups = {group["label"]: group for group in summary["groups"]}
     best, candidates = summary["best"], summary["candidates"]
     if best is None:
         return "There is no best setting, because too many runs diverged."
-    some = len(candidates) < len(groups)
-    among = f", among {in_words([named(label) for label in candidates])}" if some else ""
+    among = ""
+    if len(candidates) < len(groups):
+        few = in_words([named(label) for label in candidates])
+        among = f", among {few if len(candidates) <= FEW else f'{len(candidates)} candidates'}"
     validation, test = groups[best]["mean"]["val_accuracy"][-1], groups[best]["test_accuracy"]
     ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
     sentences = [
@@ -216,11 +225,13 @@ def answer(summary: dict[str, Any]) -> str:
     gaps = {label: gap for label, gap in gaps.items() if gap is not None}
     # a run that starts from another's weights may have seen the images that it validates on
     if best in gaps and not groups[best]["settings"]["start"]:
-        smallest, of_these = min(gaps, key=gaps.get), " of the candidates" if some else ""
-        gap, lowest = (plus_minus(gaps[label], None) for label in (best, smallest))
-        other = f"; the smallest{of_these} is that of {named(smallest)}, {lowest}"
-        tail = other if smallest != best else ""
-        sentences.append(f"Its mean generalisation gap is {gap} points{tail}.")
+        low, high = min(gaps, key=gaps.get), max(gaps, key=gaps.get)
+        ends = f" (lowest: {named(low)}, {plus_minus(gaps[low], None)}; "
+        ends += f"highest: {named(high)}, {plus_minus(gaps[high], None)})"
+        tail = ends if len(gaps) > 1 else ""
+        sentences.append(
+            f"Its mean generalisation gap is {plus_minus(gaps[best], None)} points{tail}."
+        )
     return " ".join([*sentences, *compared(summary["comparisons"], best)])
 
 
@@ -303,7 +314,7 @@ def at_the_edge(best: dict[str, Any], groups: Sequence[dict[str, Any]]) -> list[
         if value and value in (min(tried), max(tried)):  # nothing can be tried below zero
             way = "low" if value == min(tried) else "high"
             found.append(
-                f"Its {field.replace('_', ' ')}, {value:g}, is the {way}est that was tried. A "
+                f"Its {field.replace('_', ' ')}, {value:g}, is the {way}est of this experiment. A "
                 f"{way}er one may be better."
             )
     return found

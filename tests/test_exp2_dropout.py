@@ -35,10 +35,13 @@ def test_best_rate_above_zero_is_named_even_where_zero_is_the_best(
         accuracy = {"dropout=0": 0.9, "dropout=0.4": 0.7}.get(label, 0.5)
         finish(group, store, val_accuracy=accuracy)
     assert a_lab.run(exp2_dropout) == 0
-    assert "Experiment 2.2 reuses dropout=0.4, the best rate above zero." in capsys.readouterr().out
     summary = json.loads((a_lab.root / "exp2_dropout" / "summary.json").read_text())
     assert summary["best"] == "dropout=0"
-    assert summary["findings"] == ["Experiment 2.2 reuses dropout=0.4, the best rate above zero."]
+    assert summary["findings"] == [
+        "Of the rates above zero, dropout=0.4 has the highest mean validation accuracy. Experiment "
+        "2.2 uses it."
+    ]
+    assert summary["findings"][0] in capsys.readouterr().out
     assert summary["findings"][0] in (a_lab.root / "README.md").read_text()
 
 

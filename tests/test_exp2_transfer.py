@@ -128,7 +128,7 @@ def transferred(rehearse: Callable[..., Rehearsal], rehearsed: Path) -> Rehearsa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lab.figures.save", lambda found, folder: [])
         dropout = rehearse(exp2_dropout, beside=rehearsed, **SOURCES)
-    assert "Experiment 2.2 reuses dropout=0.4, the best rate above zero." in dropout.out
+    assert "Of the rates above zero, dropout=0.4 has" in dropout.out
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SOURCES.items():
             patch.setattr(exp2_dropout, name, value)

@@ -120,7 +120,11 @@ def test_sizes_of_gradients_are_told_as_multiples_of_the_baselines() -> None:
             if record["gradients"]:
                 record["gradients"]["last_epochs"] = {"mean": [2.0, 9.0, 0.4, 0.0]}
     assert exp3_gradients.size_of_gradients(records) == [
-        "Compared with BaselineNet, layer by layer, the mean |gradient| of DropoutNet's weights is "
-        "0.5 to 2 times as large in the first 5 steps, 0.5 to 2 times as large in the first 5 "
-        "epochs and 1 to 1 times as large in the last 5 epochs."
+        f"In the {window}, the mean |gradient| of a layer's weights is {times} times (DropoutNet) "
+        "as large as in BaselineNet."
+        for window, times in (
+            ("first 5 steps", "0.5 to 2"),
+            ("first 5 epochs", "0.5 to 2"),
+            ("last 5 epochs", "1 to 1"),
+        )
     ]

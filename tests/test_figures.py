@@ -375,7 +375,7 @@ def test_a_step_decay_has_lines_where_it_drops():
         assert sorted(marked) == expected
         if expected:
             assert list(axes.get_xticks()) == [1, 11, 21]
-        assert ("learning rate drops" in legend(figure)) == bool(expected)
+        assert ("step: learning rate drops" in legend(figure)) == bool(expected)
 
 
 # --- results

@@ -259,24 +259,28 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
     summary = summary_of(groups)
     assert answer(summary) == (
         "b has the highest mean validation accuracy, 80.67%. Its mean test accuracy is 73.35% "
-        "(95% interval ± 5.19). Its mean generalisation gap is 9.33 points. On the test set it is"
-        " better than a (by 1.02 points) and “d, e” (by 11.02 points), and within noise of c "
-        "(without seed 3, which diverged)."
+        "(95% interval ± 5.19). Its mean generalisation gap is 9.33 points (lowest: b, 9.33; "
+        "highest: “d, e”, 39.67). On the test set it is better than a (by 1.02 points) and “d, e” "
+        "(by 11.02 points), and within noise of c (without seed 3, which diverged)."
     )
     pairs = [("b", "a"), ("c", "b"), ("c", "d, e"), ("a", "d, e")]
     turned = summary_of(groups, candidates=["a", "c"], comparisons=pairs)
     assert answer(turned) == (
         "a has the highest mean validation accuracy, 66.67%, among a and c. Its mean test "
-        "accuracy is 72.33% (95% interval ± 5.17). Its mean generalisation gap is 23.33 points; "
-        "the smallest of the candidates is that of c, 9.50. On the test set it is better than “d,"
-        " e” (by 10.00 points), and worse than b (by 1.02 points). 2 other "
-        "comparisons are within noise (c minus b without seed 3, which diverged; c minus “d, e” "
-        "without seed 3, which diverged)."
+        "accuracy is 72.33% (95% interval ± 5.17). Its mean generalisation gap is 23.33 points "
+        "(lowest: c, 9.50; highest: a, 23.33). On the test set it is better than “d, e” (by 10.00 "
+        "points), and worse than b (by 1.02 points). 2 other comparisons are within noise (c minus"
+        " b without seed 3, which diverged; c minus “d, e” without seed 3, which diverged)."
     )
     pairs = [("b", "d, e"), ("a", "d, e"), ("d, e", "a"), ("a", "b")]
     assert answer(summary_of(groups, candidates=["c"], comparisons=pairs)).endswith(
-        " 9.50 points. b is better than “d, e” (by 11.02 points) and a (by 1.02 points). a is "
-        "better than “d, e” (by 10.00 points) and “d, e” (by 10.00 points)."
+        ", among c. Its mean test accuracy is 72.50% (95% interval ± 31.77). Its mean "
+        "generalisation gap is 9.50 points. b is better than “d, e” (by 11.02 points) and a (by "
+        "1.02 points). a is better than “d, e” (by 10.00 points) and “d, e” (by 10.00 points)."
+    )
+    five = groups | {"f": groups["c"]}
+    assert ", 80.67%, among 4 candidates. Its" in answer(
+        summary_of(five, candidates=["a", "b", "c", "d, e"])
     )
     alone = summary_of({"x": [record(1, 0.6)]})
     assert answer(alone) == (
@@ -299,14 +303,14 @@ def test_a_best_at_the_edge_of_what_was_tried_is_a_caveat():
         return caveats(summary_of(groups))
 
     assert edge(0.01) == [
-        "Its learning rate, 0.01, is the lowest that was tried. A lower one may be better."
+        "Its learning rate, 0.01, is the lowest of this experiment. A lower one may be better."
     ]
     assert edge(0.1) == [
-        "Its learning rate, 0.1, is the highest that was tried. A higher one may be better."
+        "Its learning rate, 0.1, is the highest of this experiment. A higher one may be better."
     ]
     assert edge(0.05) == []
     assert edge(128, "batch_size", (32, 64, 128)) == [
-        "Its batch size, 128, is the highest that was tried. A higher one may be better."
+        "Its batch size, 128, is the highest of this experiment. A higher one may be better."
     ]
     dropout = {"field": "dropout_rate", "values": (0, 0.2, 0.4), "network": "DropoutNet"}
     assert edge(0, **dropout) == []  # no rate is below zero

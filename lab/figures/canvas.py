@@ -181,12 +181,13 @@ def seeds_and_mean(axes: Axes, group: Group, name: str, **style: Any) -> None:
 def label_epochs(axes: Axes, quantity: str, groups: Sequence[Group], last: int = 0) -> None:
     """Name the axes of curves. Epochs begin at 1; drops of the learning rate are marked."""
     epochs = last or max(len(group["mean"]["train_loss"]) for group in groups)
-    falls = {at for group in groups for at in drops(group["settings"]["learning_rate"])}
-    falls = {at for at in falls if at <= epochs}
+    found = {group["label"]: drops(group["settings"]["learning_rate"]) for group in groups}
+    falls = {at for falls in found.values() for at in falls if at <= epochs}
+    whose = in_words([label for label, falls in found.items() if falls])
     axes.set(xlabel="epoch", ylabel=AXIS_LABELS[quantity], xlim=(0.5, epochs + 0.5))
     axes.set_xticks(sorted({1, *falls, epochs}) if falls else epoch_ticks(epochs))
     for at in falls:
-        axes.axvline(at - 0.5, label="learning rate drops", linestyle=":", **ACROSS)
+        axes.axvline(at - 0.5, label=f"{whose}: learning rate drops", linestyle=":", **ACROSS)
 
 
 def epoch_ticks(epochs: int) -> list[int]:

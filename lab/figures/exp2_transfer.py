@@ -6,10 +6,11 @@ from lab.figures import results, sweep
 from lab.figures.canvas import Figures, Summary
 
 SEEN = (
-    "Retrained models are validated on images that their sources were trained on: their gaps are "
-    "too small"
+    "Retrained and frozen models are validated on images that their sources were trained on: their "
+    "validation accuracies are too high, their gaps too small"
 )
 NOTE = f"Frozen: how many convolutions are not trained; in the first row all three. {SEEN}"
+BY_FROZEN = " by frozen layers"
 
 
 def figures(summary: Summary) -> Figures:
@@ -25,7 +26,8 @@ def figures(summary: Summary) -> Figures:
         "test_accuracy": partial(results.results, summary, groups, f"{results.NOTE}\n{SEEN}"),
         "differences": partial(results.differences, summary, groups),
         "classes": partial(results.classes, summary, groups),
-        "by_frozen_layers": partial(results.results, summary, frozen, NOTE, " by frozen layers"),
-        "differences_by_frozen_layers": partial(results.differences, summary, finer),
+        "comparison": partial(sweep.comparison, summary, retrained, note=f"\n{SEEN}"),
+        "by_frozen_layers": partial(results.results, summary, frozen, NOTE, BY_FROZEN),
+        "differences_by_frozen_layers": partial(results.differences, summary, finer, BY_FROZEN),
         **sweep.each(summary, finer),
     }

@@ -56,10 +56,10 @@ def name_of(group: Group, best: str | None = None) -> str:
     return group["label"] + (f"\n({', '.join(notes)})" if notes else "")
 
 
-def differences(summary: Summary, groups: Sequence[Group]) -> Figure | None:
+def differences(summary: Summary, groups: Sequence[Group], by: str = "") -> Figure | None:
     """How these settings' test accuracy differs, paired by seed: seeds, mean and 95% interval.
 
-    None where there is nothing to compare.
+    by says in the title what tells the settings apart. None where there is nothing to compare.
     """
     labels = {group["label"] for group in groups}
     pairs = [pair for pair in summary["comparisons"] if pair["label"] in labels]
@@ -67,7 +67,7 @@ def differences(summary: Summary, groups: Sequence[Group]) -> Figure | None:
         return None
     compared = {pair[key] for pair in pairs for key in ("label", "minus")}
     shown = [group for group in summary["groups"] if group["label"] in compared]
-    words, height = "differences of test accuracy, paired by seed", 0.7 + 0.62 * len(pairs)
+    words, height = f"differences of test accuracy{by}, paired by seed", 0.7 + 0.62 * len(pairs)
     note = (
         "“Better” and “worse” describe the first setting. p: of the paired t-test, after Holm's "
         "correction. The intervals are not corrected"
@@ -136,7 +136,7 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     groups = [group for summary in summaries for group in ranked(summary)]
     note = "Orange square: the best setting of an experiment, by validation accuracy"
     if some := [s["title"].split()[0] for s in summaries if len(s["candidates"]) < len(ranked(s))]:
-        note += f". In {in_words(some)} only some settings are candidates"
+        note += f". In {in_words(some)} it is chosen from some settings only"
     if labels := shared(groups):
         note += f"\nExperiments share the runs of {in_words(labels)}"
     words, height = "test accuracy of every setting", 0.6 + 0.23 * most

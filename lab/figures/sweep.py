@@ -39,16 +39,16 @@ def curves(summary: Summary, group: Group, others: Sequence[Group]) -> Figure:
     return figure
 
 
-def comparison(summary: Summary, groups: Sequence[Group], last: int = 0) -> Figure:
+def comparison(summary: Summary, groups: Sequence[Group], last: int = 0, note: str = "") -> Figure:
     """The mean curves of settings, until an epoch: training as it is, validation smoothed."""
     window = summary["settings"].get("SMOOTHING_WINDOW", 1)
-    note, titles = "Lines: means over the seeds", {"train": "training", "val": "validation"}
+    below, titles = "Lines: means over the seeds", {"train": "training", "val": "validation"}
     if window > 1:
         titles["val"] = f"validation, moving mean of {window} epochs"
-        note += ". The moving mean is centred on its epoch"
-    note += f"\n{canvas.how_trained(groups)}"
+        below += ". The moving mean is centred on its epoch"
+    below += f"\n{canvas.how_trained(groups)}{note}"
     words = f"mean curves, epochs 1 to {last}" if last else "mean curves"
-    figure, panels = canvas.blank(summary, words, groups, 4, 2, row=3.2, note=note)
+    figure, panels = canvas.blank(summary, words, groups, 4, 2, row=3.2, note=below)
     look = canvas.styles(summary)
     for axes, (quantity, part) in zip(panels, product(AXIS_LABELS, PARTS), strict=True):
         for group in groups:
