@@ -10,8 +10,6 @@ more diverge are left out.
     python exp1_explore.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 
-from itertools import groupby
-
 import lab
 from lab import Experiment, Groups, Records, UserError
 from lab.summary import best_label, final_accuracy
@@ -60,11 +58,13 @@ def suggested_range(records: Records, margin: float) -> list[float] | None:
     reached = {label: final_accuracy(group) for label, group in sound.items()}
     least = max(reached.values()) - margin
     good = {label for label, mean in reached.items() if mean >= least}
-    for _, row in groupby(sorted(rates, key=rates.get), key=lambda label: label in good):
-        labels = list(row)
-        if best_label(sound) in labels:
-            return [rates[labels[0]], rates[labels[-1]]]
-    raise AssertionError("the best rate is within any margin of itself")
+    order = sorted(rates, key=rates.get)
+    lowest = highest = order.index(best_label(sound))
+    while lowest > 0 and order[lowest - 1] in good:
+        lowest -= 1
+    while highest + 1 < len(order) and order[highest + 1] in good:
+        highest += 1
+    return [rates[order[lowest]], rates[order[highest]]]
 
 
 def main(experiment: Experiment) -> None:

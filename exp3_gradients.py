@@ -13,8 +13,7 @@ These runs of BaselineNet are those of experiment 1.1.
 from statistics import fmean
 
 import lab
-from lab import Experiment, Groups, Record, Records
-from lab.gradients import WINDOW
+from lab import Experiment, Groups, Record, Records, gradients
 from lab.summary import in_words
 
 EPOCHS = 30  # of the runs whose gradients are watched
@@ -89,7 +88,7 @@ def size_of_gradients(records: Records) -> list[str]:
                 network = label.split(",")[0]
                 told.append(f"{min(ratios):.2g} to {max(ratios):.2g} times ({network})")
         if told:
-            words, network = window.replace("_", f" {WINDOW} "), first.split(",")[0]
+            words, network = window.replace("_", f" {gradients.WINDOW} "), first.split(",")[0]
             found.append(
                 f"In the {words}, the mean |gradient| of a layer's weights is {in_words(told)} as "
                 f"large as in {network}."

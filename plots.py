@@ -30,7 +30,7 @@ def redraw(root: Path) -> None:
     damaged = []
     for path in paths:
         try:
-            drawn = figures.draw(load_summary(path), path.parent)
+            drawn = figures.save(figures.figures(load_summary(path)), path.parent)
             print(f"{path.parent}: {', '.join(figure.name for figure in drawn)}")
         except UserError as error:
             damaged.append(str(error))

@@ -9,12 +9,11 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 import data
 from data import Dataset
-from train import Run, build, defined_in, initialisations, networks, takes
+from train import Run, build, defined_in, initialisations, networks, plain, takes
 
 LARGEST = sys.float_info.max
 AUGMENTATIONS = ("flip", "crop")
@@ -64,18 +63,14 @@ def rules() -> dict[str, Rule]:
 def check(value: Any, rule: Rule, shown: str) -> Any:
     """The value as a plain Python one. Raises UserError where it breaks the rule."""
     kind, allows, words = rule
-    value = value.item() if isinstance(value, np.generic) else value
-    is_kind = type(value) is kind or (kind is float and type(value) is int)
-    if not is_kind or not allows(value):
+    value = plain(value, as_float=kind is float)
+    if type(value) is not kind or not allows(value):
         raise UserError(f"{shown} must be {words}")
-    return kind(value)
+    return value
 
 
 def checked(run: Run) -> Run:
-    """The run, if every field makes sense, also of the run that it starts from.
-
-    Raises UserError where one does not.
-    """
+    """The run. Raises UserError where a field is wrong, also of the run that it starts from."""
     for field, rule in rules().items():
         value = getattr(run, field)
         if field == "learning_rate" and isinstance(value, tuple):
@@ -104,10 +99,7 @@ def checked(run: Run) -> Run:
 
 
 def check_fit(run: Run, dataset: Dataset) -> None:
-    """See that a run's network, layers and batches fit its data set, and that it can be trained.
-
-    Raises UserError where they do not.
-    """
+    """Raise UserError where a run's network, layers or batches do not fit or cannot be trained."""
     classes, kind = len(dataset.class_names), networks()[run.network]
     if classes != 10 and "classes" not in takes(kind):
         raise UserError(
@@ -123,11 +115,13 @@ def check_fit(run: Run, dataset: Dataset) -> None:
         network.get_submodule(layer).requires_grad_(False)
     if run.start:
         source = build(dataclasses.replace(run.start, frozen=()), classes)
-        if shapes(source) != shapes(network):
+        try:
+            network.load_state_dict(source.state_dict())
+        except RuntimeError:
             raise UserError(
                 f"start is a run of {run.start.network} of width {run.start.width}: its layers are "
                 f"not those of {run.network} of width {run.width}"
-            )
+            ) from None
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"frozen = {run.frozen}: leaves {run.network} nothing to train")
     if "noise" in takes(network.forward) and not hasattr(network, "noise_features"):
@@ -147,8 +141,3 @@ def check_fit(run: Run, dataset: Dataset) -> None:
             f"BATCH_SIZE = {size}: leaves a last batch of one image, which batch normalisation "
             "cannot train on"
         )
-
-
-def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter and buffer of a network by name."""
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -127,9 +127,8 @@ def train(
 
 def architecture(run: Run) -> Run:
     """The run without what may differ between runs that take their steps together."""
-    free = ("dropout_rate", "momentum", "weight_decay", "augmentation", "initialisation", "start")
-    defaults = {field.name: field.default for field in dataclasses.fields(Run)}
-    plain = {name: defaults[name] for name in (*free, "reinitialised")}
+    free = ("dropout_rate", "momentum", "weight_decay", "augmentation", "initialisation")
+    plain = {name: getattr(Run, name) for name in (*free, "start", "reinitialised")}
     return dataclasses.replace(run, seed=0, learning_rate=1.0, epochs=1, **plain)
 
 

@@ -65,10 +65,7 @@ class Experiment:
         return self.records(groups, fresh)
 
     def check(self, groups: Groups) -> None:
-        """See that what is left of these runs can be trained, before others are.
-
-        Raises UserError where it cannot.
-        """
+        """Raise UserError where what is left of these runs cannot be trained."""
         runs = runs_in(rehearsal(groups) if self.options.quick else groups)
         sweep.check(sweep.unfinished(runs, self.store, weights=False))
 
@@ -77,39 +74,23 @@ class Experiment:
         records = iter(sweep.train(runs_in(groups), self.store, self.options.device, fresh))
         return {label: list(islice(records, len(group))) for label, group in groups.items()}
 
-    def report(
-        self,
-        records: Records,
-        *,
-        candidates: Sequence[str] | None = None,
-        comparisons: Sequence[tuple[str, str]] = (),
-        findings: Sequence[str] = (),
-        tables: Mapping[str, Sequence[dict[str, Any]]] | None = None,
-        **more: Any,
-    ) -> None:
+    def report(self, records: Records, **contents: Any) -> None:
         """Write and print what the records say: summary, tables, figures and page.
 
-        candidates are the labels that the best is chosen from; by default all. comparisons are
-        pairs of labels, the first minus the second; by default the best minus every other
-        candidate. findings are sentences, and tables {title: rows}, of the script's own; whatever
-        else is given stands in the summary for the script's own figures. Only rank 0 does this.
+        The contents are all optional. candidates are the labels that the best is chosen from; by
+        default all. comparisons are pairs of labels, the first minus the second; by default the
+        best minus every other candidate. findings are sentences, and tables {title: rows}, of the
+        script's own. Whatever else is given stands in the summary for the script's own figures.
+        Only rank 0 does this.
         """
         if distributed.rank() > 0:
             return
-        self.write(
-            records,
-            self.root,
-            candidates=candidates,
-            comparisons=list(comparisons),
-            findings=list(findings),
-            tables=dict(tables or {}),
-            **more,
-        )
-        if not self.options.quick and self.root != PUBLISHED:
+        self.write(records, self.root, **contents)
+        if not self.options.quick:
             compare_with_published(self.name, self.constants, records)
 
-    def write(self, records: Records, root: Path, **contents: Any) -> dict[str, Any]:
-        """Write a report into a results folder, and print its table and paths; its summary."""
+    def write(self, records: Records, root: Path, **contents: Any) -> None:
+        """Write a report into a results folder, and print its table and paths."""
         found = summary.summarise(
             self.name,
             self.description,
@@ -120,13 +101,12 @@ class Experiment:
         )
         folder = root / self.name
         paths = tables.save(found, records, folder)
-        print(f"\n{tables.table(found, 'simple')}\n\n{tables.notes(found)}\n")
+        print(f"\n{tables.table(found, 'simple')}\n\n{tables.facts(found)}\n\n{tables.GLOSSARY}\n")
         print(*tables.conclusions(found), sep="\n")
-        paths += figures.draw(found, folder)
+        paths += figures.save(figures.figures(found), folder)
         print(f"written to {folder}: {', '.join(path.name for path in paths)}")
         figures.draw_at_a_glance(root)
         print(f"the page of all experiments: {page.write_page(root)}")
-        return found
 
     def steps_per_epoch(self, record: Record) -> int:
         """How many steps a run takes in an epoch, from its record."""
@@ -183,8 +163,7 @@ def show_so_far(experiment: Experiment, groups: Groups) -> None:
         label: [record for run in group if (record := experiment.store.load_record(run))]
         for label, group in groups.items()
     }
-    found = {label: group for label, group in found.items() if group}
-    if not found:
+    if not any(found.values()):
         raise UserError(f"none of the {len(runs)} runs of {experiment.script} is finished yet")
     finished = {"runs": sum(map(len, found.values())), "of": len(runs)}
     experiment.write(found, experiment.root / "so-far", finished=finished)

@@ -22,11 +22,8 @@ mean validation accuracy after the last epoch. The test set is not used for any 
 """
 
 
-def write_page(root: Path) -> Path | None:
-    """Write README.md into a results folder; its path, or None where there is no summary yet."""
-    paths = list(root.glob("*/summary.json"))
-    if not paths:
-        return None
+def write_page(root: Path) -> Path:
+    """Write README.md into a results folder that holds a summary; its path."""
     parts = [INTRODUCTION]
     if (root / "at_a_glance.png").exists():
         parts.append("![The study at a glance](at_a_glance.png)\n")
@@ -35,7 +32,8 @@ def write_page(root: Path) -> Path | None:
         with suppress(*DAMAGE):
             parts.append(section(summary, root))
             sound.append(summary)
-    for name in sorted({path.parent.name for path in paths} - {s["experiment"] for s in sound}):
+    names = {path.parent.name for path in root.glob("*/summary.json")}
+    for name in sorted(names - {summary["experiment"] for summary in sound}):
         parts.append(f"## {name}\n\nIts summary.json is damaged.\n")
     if sound:
         parts.append("## How sure is this?\n\n" + "".join(f"- {s}\n" for s in how_sure(sound)))

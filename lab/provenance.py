@@ -25,15 +25,12 @@ NAMELESS = ""  # stands for the name of a statement that defines none, such as a
 Statements = dict[str, list[tuple[str, frozenset[str]]]]
 
 
-@functools.cache
-def sources() -> dict[str, str]:
-    """The text of every file that decides numbers, as this process first read it."""
-    return read_sources()
-
-
 def read_sources() -> dict[str, str]:
     """The text of every file that decides numbers, as it is now."""
     return {name: (HERE / name).read_text(encoding="utf-8") for name in SOURCES}
+
+
+sources = functools.cache(read_sources)  # as this process first read them
 
 
 def fingerprint(run: Run) -> str:

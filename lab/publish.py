@@ -19,8 +19,7 @@ from lab.page import how_sure
 from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
 from lab.store import Store, label, write
-from lab.summary import by_number, load_summary
-from lab.sweep import unique
+from lab.summary import best, by_number, load_summary
 from lab.tables import conclusions
 from lab.trained import is_present
 from train import CURVES, Run
@@ -40,7 +39,7 @@ class Publication(Experiment):
 
     def records(self, groups: Groups, fresh: bool) -> Records:
         """The records of these runs. Raises UserError where one is not finished, or a rehearsal."""
-        runs = unique(runs_in(groups))
+        runs = set(runs_in(groups))
         if any(run.dataset == "digits" for run in runs):
             raise UserError(f"{self.script}: a rehearsal is not published")
         for run in runs:
@@ -57,39 +56,38 @@ class Publication(Experiment):
             label: [self.store.load_record(run) for run in group] for label, group in groups.items()
         }
 
-    def write(self, records: Records, root: Path, **contents: Any) -> dict[str, Any]:
-        """Write the report, and the weights of the best run beside it."""
-        summary = super().write(records, root, **contents)
-        sound = [r for r in records.get(summary["best"], []) if r["diverged_at_epoch"] is None]
-        best = max(sound, key=lambda record: record["val_accuracy"][-1], default=None)
-        if best and self.publish_weights(run_of(best["run"])):
-            groups = {
-                label: [run_of(record["run"]) for record in group]
-                for label, group in records.items()
-            }
-            return super().write(self.records(groups, fresh=False), root, **contents)
-        return summary
+    def report(self, records: Records, **contents: Any) -> None:
+        """Publish the weights of the best run, and write the report."""
+        winner = best({label: records[label] for label in contents.get("candidates", records)})
+        sound = [r for r in records.get(winner, []) if r["diverged_at_epoch"] is None]
+        if sound:
+            run = run_of(max(sound, key=lambda record: record["val_accuracy"][-1])["run"])
+            self.publish_weights(run)
+        records = {  # read again, as that may have replaced one
+            label: [self.store.load_record(run_of(record["run"])) for record in group]
+            for label, group in records.items()
+        }
+        self.write(records, self.root, **contents)
 
-    def publish_weights(self, run: Run) -> bool:
-        """See that a run's weights are published; whether its record was replaced for that.
+    def publish_weights(self, run: Run) -> None:
+        """See that a run's weights are published, or say why they are not.
 
         They come with the record that names their hash. So your own run, which has weights,
         replaces one that was published without, if both have the same results to the last bit.
         """
         if self.store.load_weights(run) is not None:
-            return False
+            return
         if self.own.load_weights(run) is None:
             print(f"weights  of {label(run)} are not kept: train it again, and publish again")
-            return False
+            return
         (old, published), (new, retrained) = self.store.find_record(run), self.own.find_record(run)
         if results_of(published) != results_of(retrained):
             print(f"weights  of {label(run)} are not published: the retrained run differs")
-            return False
+            return
         copy(new.with_suffix(".pt"), self.store.weights)
         copy(new, self.store.runs)
         if old.name != new.name:
             old.unlink()
-        return published != retrained
 
 
 def copy(path: Path, folder: Path) -> None:

@@ -24,13 +24,11 @@ def grid(
     Both ranges, [lowest, highest], are covered with their ends: the learning rate at equal
     intervals of its logarithm, the momentum at equal ones.
     """
-    from sklearn.model_selection import ParameterGrid  # a second, which no start-up need wait for
-
-    values = {
-        "learning_rate": np.geomspace(*learning_rates, side).tolist(),
-        "momentum": np.linspace(*momenta, side).tolist(),
-    }
-    points = list(ParameterGrid(values))
+    points = [
+        {"learning_rate": learning_rate, "momentum": momentum}
+        for learning_rate in np.geomspace(*learning_rates, side).tolist()
+        for momentum in np.linspace(*momenta, side).tolist()
+    ]
     return [points[i] for i in stream(seed).permutation(len(points))]
 
 
@@ -38,7 +36,7 @@ def sample(
     learning_rates: Sequence[float], momenta: Sequence[float], n: int, seed: int
 ) -> list[Point]:
     """n points drawn from the seed: the learning rate's logarithm and the momentum are uniform."""
-    from scipy.stats import loguniform, uniform  # as above
+    from scipy.stats import loguniform, uniform  # a second, which no start-up need wait for
     from sklearn.model_selection import ParameterSampler
 
     lowest, highest = momenta

@@ -92,7 +92,7 @@ class Store:
         self.runs, self.checkpoints = root / "runs", root / "checkpoints"
         self.weights = root / "weights" if any_code else self.runs
         self.damaged: set[Path] = set()  # published files that were named
-        for path in [*self.runs.glob("*.partial"), *self.checkpoints.glob("*.partial")]:
+        for path in [*root.glob("*.partial"), *root.glob("*/*.partial")]:
             with suppress(OSError):  # its own process may finish with it at any moment
                 if time.time() - path.stat().st_mtime > STALE_SECONDS:
                     path.unlink()
@@ -121,10 +121,7 @@ class Store:
         return None
 
     def is_finished(self, run: Run, weights: bool = False) -> bool:
-        """Whether the run has a record and, where weights are asked for, its trained weights.
-
-        A run that diverged has none, and is finished without.
-        """
+        """Whether find_record() finds the run."""
         return self.find_record(run, weights) is not None
 
     def save(self, run: Run, record: dict[str, Any], weights: dict[str, Any] | None) -> None:

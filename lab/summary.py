@@ -14,7 +14,7 @@ from typing import Any
 from scipy.special import stdtrit
 
 from lab.checks import UserError
-from lab.records import all_settings
+from lab.records import FINAL_RESULTS, all_settings
 from train import CURVES
 
 # what a summary's runs leave out, because their group or the whole summary tells it
@@ -23,6 +23,7 @@ KEYS = {"experiment", "title", "question", "method", "settings", "code", "enviro
 KEYS |= {"candidates", "best", "comparisons", "rehearsal", "finished", "findings", "tables"}
 FINAL = ("final_train_loss", "final_train_accuracy", "test_loss", "test_accuracy")
 GROUP_KEYS = {"label", "settings", "seeds", "diverged", "gap", "mean", "std", "runs", *FINAL}
+RUN_KEYS = {"seed", "diverged_at_epoch", *CURVES, *FINAL_RESULTS}
 SIGNIFICANCE = 0.05  # a Holm-corrected p below this makes a difference more than noise
 
 # what a damaged summary can raise where it is read, told or drawn
@@ -44,9 +45,8 @@ def summarise(
     """The content of summary.json: every group of runs with its mean, spread and runs.
 
     description is a script's docstring: "Experiment 1.1, topic: question?", then the method.
-    candidates are the labels that the best is chosen from; by default all. comparisons are pairs
-    (label, label to subtract); by default the best minus every other candidate. more is added:
-    findings, tables, rehearsal, finished ({"runs": n, "of": m} in a half-way report), and others.
+    candidates, comparisons and more are those of Experiment.report(); more may also hold rehearsal
+    (True or False) and finished ({"runs": n, "of": m} in a half-way report).
     """
     records = {label: group for label, group in records.items() if group}
     every = [record for group in records.values() for record in group]
@@ -57,8 +57,7 @@ def summarise(
     winner = best({label: records[label] for label in candidates})
     if not comparisons and winner:
         comparisons = [(winner, label) for label in candidates if label != winner]
-    known = [pair for pair in comparisons if set(pair) <= records.keys()]
-    pairs = [(one, other) for one, other in known if one != other]
+    pairs = [(a, b) for a, b in comparisons if a != b and {a, b} <= records.keys()]
     summary = {
         "experiment": experiment,
         "title": title.removeprefix("Experiment ").replace(",", "", 1) if colon else experiment,
@@ -284,7 +283,9 @@ def load_summary(path: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         missing = KEYS - summary.keys()
-        missing |= {key for group in summary["groups"] for key in GROUP_KEYS - group.keys()}
+        for group in summary["groups"]:
+            missing |= GROUP_KEYS - group.keys()
+            missing |= {key for run in group["runs"] for key in RUN_KEYS - run.keys()}
         if missing:
             raise UserError(f"it has no {in_words(sorted(missing))}")
         by_number(summary)

@@ -34,7 +34,10 @@ from train import Run, Training
 REPORT_SECONDS = 0.5  # between a worker's reports of progress
 FIRST_LINE_SECONDS = 3.0  # of training before the time left is told where there is no terminal
 PLAIN_LINE_SECONDS = 30.0  # between such lines
-SERVER = "forkserver"  # the way of starting workers that share one import of torch
+# how workers on the CPU start: by a server whose import of torch they share, where processes can
+# fork (not on Windows); workers on a GPU never do, as a process that has used CUDA must not fork
+SERVER = "forkserver"
+ON_CPU = SERVER if SERVER in multiprocessing.get_all_start_methods() else "spawn"
 # what a worker imports that takes long; nothing of this project, which the server may not find
 PRELOADED = ["torch._dynamo", "sklearn.metrics"]
 BUSY_SECONDS = 2.0  # between looks at runs that another sweep is training
@@ -69,7 +72,7 @@ def train(
 
     Raises UserError for what a user can mend, Interrupted on Ctrl-C or SIGTERM.
     """
-    every = unique(runs)
+    every = list(dict.fromkeys(runs))  # each once
     todo = every if fresh else unfinished(every, store, weights)
     devices = worker_devices(device, len(todo))
     if todo and devices[0] == "cpu":
@@ -100,11 +103,6 @@ def train(
     return load_records(runs, store)
 
 
-def unique(runs: Sequence[Run]) -> list[Run]:
-    """The runs in their order, each once."""
-    return list(dict.fromkeys(runs))
-
-
 def unfinished(runs: Sequence[Run], store: Store, weights: bool) -> list[Run]:
     """The runs that are still to be trained."""
     return [run for run in runs if not store.is_finished(run, weights)]
@@ -120,7 +118,7 @@ def load_records(runs: Sequence[Run], store: Store) -> list[dict[str, Any]]:
 
 def train_sources(runs: Sequence[Run], store: Store, device: str | None) -> None:
     """See that the trained networks that runs start from are there. Raises UserError as train()."""
-    sources = unique([run.start for run in runs if run.start])
+    sources = list(dict.fromkeys(run.start for run in runs if run.start))
     if missing := unfinished(sources, store, weights=True):
         print(f"first    {len(missing)} trained networks that runs start from")
         train(missing, store, device, weights=True)
@@ -177,19 +175,9 @@ def worker_devices(device: str | None, runs: int) -> list[str]:
 
 
 def check(runs: Sequence[Run]) -> None:
-    """See that the data are there and that the runs' batches and networks fit them.
-
-    Raises UserError where they do not.
-    """
+    """Raise UserError where data are missing, or where a run does not fit them."""
     # one run of each kind is enough
-    kinds = {
-        dataclasses.replace(
-            engine.architecture(run),
-            reinitialised=run.reinitialised,
-            start=run.start and engine.architecture(run.start),
-        )
-        for run in runs
-    }
+    kinds = {dataclasses.replace(run, seed=0, learning_rate=1.0, momentum=0.0) for run in runs}
     found = {name: load_data(name) for name in {run.dataset for run in kinds}}
     for run in kinds:
         check_fit(run, found[run.dataset])
@@ -198,11 +186,15 @@ def check(runs: Sequence[Run]) -> None:
 def train_once(todo: Sequence[Run], store: Store, devices: list[str], weights: bool) -> None:
     """Start the workers and follow them until none has anything left to claim."""
     places = len(devices) * distributed.size()
-    at_once = places if devices[0] == "cpu" else f"all that fit on {places} GPUs"
+    at_once = (
+        places
+        if devices[0] == "cpu"
+        else f"all that fit on {places} GPU{'s' if places > 1 else ''}"
+    )
     print(f"device   {provenance.device_name(devices[0])}, runs trained at once: {at_once}")
     print(f"data     {todo[0].dataset}")
     print("stop     at any time with Ctrl-C: what is done is kept", flush=True)
-    method = SERVER if devices[0] == "cpu" and has_server() else "spawn"
+    method = ON_CPU if devices[0] == "cpu" else "spawn"
     context = multiprocessing.get_context(method)
     processes: dict[Connection, Any] = {}
     first = distributed.rank() * len(devices)
@@ -243,17 +235,9 @@ def shares(todo: Sequence[Run], place: int, places: int) -> list[list[Run]]:
     return [share for share in found[place:] + found[:place] if share]
 
 
-def has_server() -> bool:
-    """Whether workers on the CPU can share one import of torch; not on Windows, which cannot fork.
-
-    Workers on a GPU never do: a process that has used CUDA must not be forked.
-    """
-    return SERVER in multiprocessing.get_all_start_methods()
-
-
 def start_server() -> None:
     """Start the process that CPU workers are forked from, without waiting for it."""
-    if has_server():
+    if ON_CPU == SERVER:
         multiprocessing.get_context(SERVER).set_forkserver_preload(PRELOADED)
         with without_ctrl_c():
             forkserver.ensure_running()
@@ -401,11 +385,10 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self.bar is None:
-            return
-        if not self.terminal:
-            self.say(str(self.bar))
-        self.bar.close()
+        if self.bar is not None:
+            if not self.terminal:
+                self.say(str(self.bar))
+            self.bar.close()
 
 
 def work(
@@ -427,22 +410,20 @@ def work(
             torch.cuda.set_device(device)
         store.say = lambda line: pipe.send(("say", line))
         provenance.environment(device)  # asks git now, as the code is that of now
-        datasets: dict[str, Dataset] = {}
+        names = {run.dataset for batch in batches for run in batch}
+        datasets = {name: load_data(name).to(device) for name in names}
         for batch in batches:
             with ExitStack() as claims:
                 claimed = [run for run in batch if claims.enter_context(store.claim(run))]
                 todo = [run for run in claimed if not store.is_finished(run, weights)]
-                by_others = set(claimed) - set(todo)
-                for run in todo:
-                    if run.dataset not in datasets:
-                        datasets[run.dataset] = load_data(run.dataset).to(device)
+                for run in set(claimed) - set(todo):  # which another process has finished
+                    pipe.send(("finished", run, None))
+
                 reporter = Reporter(pipe.send)
                 if device != "cpu":
                     todo = engine.train(todo, datasets, store, reporter, mode)
                 for run in todo:
                     train_alone(run, datasets[run.dataset], store, reporter)
-                for run in by_others:
-                    pipe.send(("finished", run, None))
     except UserError as error:
         pipe.send(("error", str(error)))
     except engine.ReplaceWorker as broken:

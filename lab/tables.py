@@ -70,7 +70,7 @@ def save(summary: dict[str, Any], records: Records, folder: Path) -> list[Path]:
             runs.append(who | run_row(record))
     contents = {
         "summary.json": json.dumps(summary, indent=1, allow_nan=False),
-        "table.md": f"{table(summary)}\n\n{notes(summary)}\n",
+        "table.md": f"{table(summary)}\n\n{facts(summary)}\n\n{GLOSSARY}\n",
     }
     for name, rows in {"table": table_rows(summary), "curves": curves, "runs": runs}.items():
         text = io.StringIO()
@@ -106,7 +106,7 @@ def table_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
         for name in (*FINAL, "gap"):
             row |= {f"{name}_{key}": value for key, value in group[name].items()}
         if counts := summary.get("trainable_parameters"):
-            row["trainable_parameters"] = counts.get(group["label"])
+            row["trainable_parameters"] = counts[group["label"]]
         rehearsal = " (rehearsal)" if summary["rehearsal"] else ""
         row["data"] = group["settings"]["dataset"] + rehearsal
         rows.append(row | ({"finished": half_way(summary)} if summary["finished"] else {}))
@@ -135,8 +135,7 @@ def setting_cells(row: dict[str, Any], best: str | None) -> dict[str, str]:
     """A row of table_rows() as cells for people."""
     cells = {"setting": row["setting"] + (" (best)" if row["setting"] == best else "")}
     if "trainable_parameters" in row:
-        count = row["trainable_parameters"]
-        cells["trainable parameters"] = "–" if count is None else f"{count:,}"
+        cells["trainable parameters"] = f"{row['trainable_parameters']:,}"
     for title, name in COLUMNS.items():
         scale, digits = (1, 3) if name.endswith("loss") else (100, 2)
         cells[title] = plus_minus(row[f"{name}_mean"], row[f"{name}_std"], scale, digits)
@@ -151,11 +150,10 @@ def comparison_cells(pair: dict[str, Any]) -> dict[str, str]:
     for title, name in (("p", "p"), ("p (Holm)", "p_holm")):
         cells[title] = "–" if pair[name] is None else f"{pair[name]:.3g}"
     none = "none: different devices" if len(pair["seeds"]) > 1 else "none: too few seeds"
-    gap = {
-        "gap difference": signed(pair["gap"]["mean"]),
-        "95% CI of gap difference": interval(pair["gap"]),
-    }
-    return cells | {"verdict": pair["verdict"] or none} | gap
+    cells["verdict"] = pair["verdict"] or none
+    cells["gap difference"] = signed(pair["gap"]["mean"])
+    cells["95% CI of gap difference"] = interval(pair["gap"])
+    return cells
 
 
 def difference(pair: dict[str, Any]) -> dict[str, str]:
@@ -193,11 +191,6 @@ def facts(summary: dict[str, Any]) -> str:
     rests = f"HALF-WAY: {half_way(summary)} are finished. " if summary["finished"] else ""
     words = [f"{name}: {in_words(value)}." for name, value in found.items()]
     return rehearsal + rests + " ".join(words)
-
-
-def notes(summary: dict[str, Any]) -> str:
-    """What a reader must know beside the tables: what all settings share, and the terms."""
-    return f"{facts(summary)}\n\n{GLOSSARY}"
 
 
 def conclusions(summary: dict[str, Any]) -> list[str]:

@@ -88,10 +88,11 @@ def load_network(name: str) -> nn.Module:
     except (OSError, ValueError):
         line = f"{shown(weights)} is not there, or damaged: run its script again"
         raise UserError(line) from None
-    run = run_of(record["run"])
     try:
-        network = build(run, classes=len(record["confusion_matrix"]))
+        network = build(run_of(record["run"]), classes=len(record["confusion_matrix"]))
         network.load_state_dict(state)
-    except (AttributeError, RuntimeError):
-        raise UserError(f"{shown(path)}: {run.network} in models.py has other layers now") from None
+    except (AttributeError, RuntimeError, TypeError):
+        name = record["run"]["network"]
+        line = f"{shown(path)}: {name} in models.py has other layers now, or Run other fields"
+        raise UserError(line) from None
     return network.eval()

@@ -52,7 +52,10 @@ def summary() -> Summary:
 
 
 def draw(summary: Summary, name: str) -> Figure:
-    return lab.figures.figures(summary)[name]()
+    """A figure as it is saved, with its legend."""
+    if figure := lab.figures.figures(summary)[name]():
+        canvas.legend(figure)
+    return figure
 
 
 def lines(axes: Axes) -> dict[str, Any]:
@@ -161,7 +164,7 @@ def test_drawing_needs_the_summary_alone(summary, tmp_path):
     )
     read = json.loads((tmp_path / "summary.json").read_text())
     names = ["test_accuracy", "comparison", "lr=0.01", "best_model"]
-    paths = lab.figures.draw(read, tmp_path)
+    paths = lab.figures.save(lab.figures.figures(read), tmp_path)
     assert [path.name for path in paths] == [f"{name}.png" for name in names]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 

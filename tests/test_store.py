@@ -478,7 +478,7 @@ def test_a_file_that_cannot_be_read_is_one_line(kept):
 
 
 def test_partial_files_of_killed_processes_go(store):
-    for folder in (store.runs, store.checkpoints):
+    for folder in (store.runs, store.checkpoints, store.root, store.root / "exp1_lr"):
         old, new = (folder / f"{name}.json.1.partial" for name in ("old", "new"))
         write(old, b"")
         write(new, b"")

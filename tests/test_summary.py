@@ -358,12 +358,15 @@ def test_summaries_are_loaded_in_the_order_of_their_numbers(kept):
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{", "[]", "5", '{"groups": []}', "groups", "title", "runs", "untitled"]
+    "damage",
+    ["", "{", "[]", "5", '{"groups": []}', "groups", "title", "runs", "untitled", "untested"],
 )
 def test_a_damaged_summary_is_left_out_and_named_in_one_line(damage, kept):
     summary = json.loads(kept[0].read_text())
     if damage == "runs":
         del summary["groups"][0]["runs"]
+    elif damage == "untested":
+        del summary["groups"][0]["runs"][-1]["test_accuracy"]
     elif damage == "untitled":
         summary["title"] = None
     elif damage in summary:

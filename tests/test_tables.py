@@ -12,7 +12,7 @@ from lab.tables import (
     against_published,
     answer,
     caveats,
-    notes,
+    facts,
     percent,
     plus_minus,
     save,
@@ -150,24 +150,24 @@ def test_a_half_way_report_says_in_every_table_how_many_runs_it_rests_on(groups,
     summary = summary_of(groups, finished={"runs": 4, "of": 25}, tables=tables)
     for title in ("Settings", "Comparisons", "Roughness"):
         assert f"{title} (4 of 25 runs):" in table(summary, "simple")
-    assert "HALF-WAY: 4 of 25 runs are finished." in notes(summary)
+    assert "HALF-WAY: 4 of 25 runs are finished." in facts(summary)
     save(summary, groups, tmp_path)
     assert [row["finished"] for row in rows_of(tmp_path / "table.csv")] == ["4 of 25 runs"] * 2
     assert "finished" not in table_rows(summary_of(groups))[0]
     assert "of 25" not in table(summary_of(groups))
 
 
-def test_notes_say_what_differs():
+def test_facts_say_what_differs():
     groups = {"a": [record(1, 0.6)], "b": [record(1, 0.6, diverged_at=0), record(2, 0.6)]}
-    assert notes(summary_of(groups)).startswith(
+    assert facts(summary_of(groups)) == (
         "Learning rate: 0.1. Batch size: 64. Epochs: 2. Split: standard. Seeds: 1 or 1 and 2. "
-        "Device: cpu. Code: abc.\n"
+        "Device: cpu. Code: abc."
     )
     groups["c"] = [record(1, 0.6, run=RUN | {"seed": 1, "epochs": 3, "batch_size": 1})]
     groups["d"] = [record(1, 0.6, run=RUN | {"seed": 1, "split": "halves"})]
-    assert notes(summary_of(groups)).startswith("Learning rate: 0.1. Epochs: 2 and 3. Seeds: ")
+    assert facts(summary_of(groups)).startswith("Learning rate: 0.1. Epochs: 2 and 3. Seeds: ")
     schedule = [record(1, 0.6, run=RUN | {"seed": 1, "learning_rate": [0.1, 0.05]})]
-    assert notes(summary_of({"a": schedule})).startswith("Batch size: 64.")
+    assert facts(summary_of({"a": schedule})).startswith("Batch size: 64.")
 
 
 def comparison(summary):
@@ -216,7 +216,7 @@ def test_devices_that_differ_give_no_verdict():
     }
     assert comparison(summary_of(groups))[4:7] == ["–", "–", "none: different devices"]
     assert "On the test set it is without a verdict against b." in answer(summary_of(groups))
-    assert "Device: cpu and NVIDIA H100." in notes(summary_of(groups))
+    assert "Device: cpu and NVIDIA H100." in facts(summary_of(groups))
 
 
 def test_a_scripts_own_tables_stand_below_their_titles():
@@ -231,11 +231,11 @@ def test_a_scripts_own_tables_stand_below_their_titles():
 
 def test_the_table_names_trainable_parameters_where_they_are_known(summary):
     assert "parameters" not in table(summary)
-    summary["trainable_parameters"] = {"lr=0.1": 22_778}
+    summary["trainable_parameters"] = {"lr=0.1": 22_778, "lr=0.05": 89_834}
     first, second = table(summary).splitlines()[4:6]
     assert "| 22,778 " in first
-    assert "| – " in second
-    assert [row["trainable_parameters"] for row in table_rows(summary)] == [22_778, None]
+    assert "| 89,834 " in second
+    assert [row["trainable_parameters"] for row in table_rows(summary)] == [22_778, 89_834]
 
 
 def test_what_runs_on_a_few_images_has_no_gap():

@@ -170,7 +170,15 @@ def test_network_that_has_other_layers_by_now_is_told(
             self.other = nn.Linear(1, 1)
 
     add_to(models, BaselineNet)
-    with pytest.raises(UserError, match=r": BaselineNet in models.py has other layers now$"):
+    with pytest.raises(UserError, match=r": BaselineNet in models.py has other layers now, or "):
+        lab.load_network(ONE)
+
+
+def test_record_with_a_field_that_run_does_not_have_is_told(record: Path) -> None:
+    content = json.loads(record.read_text())
+    content["run"]["nesterov"] = True
+    record.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r": BaselineNet in .* or Run other fields$"):
         lab.load_network(ONE)
 
 

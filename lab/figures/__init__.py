@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib
 
-from lab.figures import mistakes, results, sweep
+from lab.figures import canvas, mistakes, results, sweep
 from lab.figures.canvas import STYLE, Figures, Summary
 from lab.store import write
 from lab.summary import load_summaries, summarise
@@ -22,20 +22,13 @@ def figures(summary: Summary) -> Figures:
     name = f"lab.figures.{summary['experiment']}"
     # half-way, what an experiment's own figures need beyond its groups is not there yet
     own = summary["experiment"].isidentifier() and importlib.util.find_spec(name)
-    if own and not summary["finished"]:
-        module = importlib.import_module(name)
-        return getattr(module, "figures", sweep.figures)(summary)
-    return sweep.figures(summary)
+    module = importlib.import_module(name) if own and not summary["finished"] else sweep
+    return getattr(module, "figures", sweep.figures)(summary)
 
 
 def file_name(figure: str) -> str:
     """The name of a figure's file."""
     return f"{figure.replace(', ', '_').replace(' ', '_')}.png"
-
-
-def draw(summary: Summary, folder: Path) -> list[Path]:
-    """Draw all figures of one experiment into its folder as PNG; their paths."""
-    return save(figures(summary), folder)
 
 
 def save(found: Figures, folder: Path) -> list[Path]:
@@ -44,6 +37,7 @@ def save(found: Figures, folder: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         for name, make in found.items():
             if figure := make():
+                canvas.legend(figure)
                 content = io.BytesIO()
                 figure.savefig(content, format="png")
                 paths.append(folder / file_name(name))

@@ -1,8 +1,4 @@
-"""What the figures share: colours, an empty figure with its caption, curves, dots and legends.
-
-Colours are in the order of an experiment's settings, the same in all of its figures. Grey is
-training where a figure has both. Single seeds are faint, their mean is strong.
-"""
+"""What the figures share: colours, an empty figure with its caption, curves, dots and legends."""
 
 import math
 import textwrap
@@ -148,6 +144,8 @@ def legend(figure: Figure) -> None:
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    if not handles:
+        return
     columns = max(1, LEGEND_WIDTH // (max(map(len, handles)) + 7))
     rows = math.ceil(len(handles) / columns)
     style = {"loc": "outside lower center", "ncols": math.ceil(len(handles) / rows)}

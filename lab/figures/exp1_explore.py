@@ -34,7 +34,6 @@ def extremes(summary: Summary) -> Figure:
     figure, panels = sweep.side_by_side(summary, words, titles, quantities, len(titles))
     for at, axes in enumerate(panels):
         canvas.mark_guessing(axes.axhline, quantities[at // len(titles)])
-    canvas.legend(figure)
     return figure
 
 
@@ -63,5 +62,4 @@ def accuracy_by_rate(summary: Summary) -> Figure:
         # a little wider, as the range may be a single rate
         axes.axvspan(low / 1.1, high * 1.1, color="black", alpha=0.08, label=words)
     axes.set(xlabel="learning rate", ylabel=AXIS_LABELS["accuracy"], ylim=(0, 100), xscale="log")
-    canvas.legend(figure)
     return figure

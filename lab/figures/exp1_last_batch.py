@@ -45,7 +45,6 @@ def with_and_without(summary: Summary) -> Figure:
         canvas.seeds_and_mean(axes, other, "val_accuracy", color=colour, label=label)
         canvas.label_epochs(axes, "accuracy", [one, other])
         axes.set(title=one["label"], ylim=(0, 100))
-    canvas.legend(figure)
     return figure
 
 
@@ -68,5 +67,4 @@ def rankings(summary: Summary) -> Figure:
     panels[2].set_xlim(left=0)
     for axes, title in zip(panels, ("with the last batch", "without it", "roughness"), strict=True):
         axes.set_title(title)
-    canvas.legend(figure)
     return figure

@@ -44,5 +44,4 @@ def schedules(summary: Summary) -> Figure:
     epochs = max(map(len, summary["schedules"].values()))
     axes.set(xlabel="epoch", ylabel="learning rate", yscale="log", xlim=(0.5, epochs + 0.5))
     axes.set_xticks(canvas.epoch_ticks(epochs))
-    canvas.legend(figure)
     return figure

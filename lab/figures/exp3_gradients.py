@@ -74,7 +74,6 @@ def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
         axes.set_ylim(max(low, high / BAR_RANGE), high)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=canvas.SMALL)
         axes.tick_params(labelbottom=axes in panels[-2:])
-    canvas.legend(figure)
     return figure
 
 

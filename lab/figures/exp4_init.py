@@ -55,5 +55,4 @@ def first_gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
         axes.set_ylabel(f"{kind}: mean of |∂L/∂w|")
         axes.set_title(f"step {at + 1}" if kind == "weight" else "")
         axes.label_outer()
-    canvas.legend(figure)
     return figure

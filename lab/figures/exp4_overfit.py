@@ -44,7 +44,6 @@ def learning(summary: Summary) -> Figure:
         else:
             axes.set(ylabel="training accuracy (%)", ylim=(0, 100))
         axes.set_title(title(stage), color=WARNING_COLOUR if stage["could_not"] else "black")
-    canvas.legend(figure)
     return figure
 
 
@@ -67,5 +66,4 @@ def losses(summary: Summary, groups: Sequence[Group]) -> Figure:
             label = "lowest mean validation loss"
             axes.axvline(epoch, linestyle="-.", label=label, **canvas.ACROSS)
             axes.set_title(f"{axes.get_title()}, lowest after epoch {epoch}", fontsize=11)
-    canvas.legend(figure)
     return figure

@@ -41,7 +41,7 @@ def search_map(summary: Summary) -> Figure:
         accuracies = canvas.percent(point["val_accuracy"] for _, point in tried)
         lost, won = np.isnan(accuracies), np.array([p == found["winner"] for _, p in tried])
         image = axes.scatter(xs, ys, 40, accuracies, cmap="cividis", norm=scale)
-        axes.plot(xs[lost], ys[lost], **canvas.DIVERGED)
+        axes.plot(xs[lost], ys[lost], **canvas.DIVERGED | {"label": ""})  # the title tells it
         axes.scatter(xs[won], ys[won], 170, "none", edgecolors="black", linewidths=2)  # a ring
         axes.set(xscale="log", xlabel="learning rate", ylabel="momentum")
         highest = "".join(f", ○ highest: {accuracy:.1f}%" for accuracy in accuracies[won])
@@ -70,5 +70,4 @@ def best_by_budget(summary: Summary) -> Figure:
     axes.set(
         xlabel="runs that the search has trained", ylabel="highest validation accuracy so far (%)"
     )
-    canvas.legend(figure)
     return figure

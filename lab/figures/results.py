@@ -37,7 +37,6 @@ def results(summary: Summary, groups: Sequence[Group], note: str = NOTE, by: str
     panels[1].tick_params(labelleft=False)
     if panels[0].dataLim.x0 < 20:
         canvas.mark_guessing(panels[0].axvline, "accuracy")
-    canvas.legend(figure)
     return figure
 
 
@@ -82,7 +81,6 @@ def differences(summary: Summary, groups: Sequence[Group], by: str = "") -> Figu
         axes.text(1.01, at, verdict(pair), **place)
     canvas.dots(axes, rows, "difference (percentage points)")
     axes.axvline(0, color="black", linewidth=1)
-    canvas.legend(figure)
     return figure
 
 
@@ -109,7 +107,6 @@ def classes(summary: Summary, groups: Sequence[Group]) -> Figure:
             axes.plot(places, canvas.percent(f1), label=label, **style)
             axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("F1 (%)")
-    canvas.legend(figure)
     return figure
 
 
@@ -161,7 +158,6 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     canvas.share_limits(panels)
     for axes in panels:
         axes.set_xlim(left=max(lowest, axes.get_xlim()[0]))
-    canvas.legend(figure)
     return figure
 
 

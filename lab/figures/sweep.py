@@ -34,9 +34,7 @@ def curves(summary: Summary, group: Group, others: Sequence[Group]) -> Figure:
     others are the settings whose scales it shares.
     """
     words = f"{group['label']}, {canvas.counted(group)}"
-    figure, _ = side_by_side(summary, words, {"": group}, list(AXIS_LABELS), 2, others)
-    canvas.legend(figure)
-    return figure
+    return side_by_side(summary, words, {"": group}, list(AXIS_LABELS), 2, others)[0]
 
 
 def comparison(summary: Summary, groups: Sequence[Group], last: int = 0, note: str = "") -> Figure:
@@ -60,7 +58,6 @@ def comparison(summary: Summary, groups: Sequence[Group], last: int = 0, note: s
         means = [group["mean"][f"{part}_{quantity}"] for group in groups for part in PARTS]
         canvas.set_scale(axes, quantity, means)
         axes.set_title(titles[part])
-    canvas.legend(figure)
     return figure
 
 
