@@ -117,9 +117,7 @@ class Experiment:
         """How many numbers training changes in a network of each group: {label: count}."""
         counts = {}
         for label, group in records.items():
-            matrices = [record["confusion_matrix"] for record in group]
-            classes = next((len(matrix) for matrix in matrices if matrix), 10)
-            network = build(run_of(group[0]["run"]), classes)
+            network = build(run_of(group[0]["run"]), summary.class_count(group))
             counts[label] = sum(p.numel() for p in network.parameters() if p.requires_grad)
         return counts
 

@@ -257,6 +257,12 @@ def best_label(records: Records) -> str:
     return found
 
 
+def class_count(records: Iterable[Record]) -> int:
+    """How many classes the data of these runs have; ten where all diverged, which tells nothing."""
+    matrices = (record["confusion_matrix"] for record in records)
+    return next((len(matrix) for matrix in matrices if matrix), 10)
+
+
 def common(values: Iterable[Any]) -> Any:
     """The value that all have, or the list of the different ones."""
     different = list(dict.fromkeys(values))

@@ -16,6 +16,7 @@ from lab.summary import (
     FINAL,
     Record,
     Records,
+    class_count,
     common,
     compare,
     generalisation_gap,
@@ -282,8 +283,7 @@ def caveats(summary: dict[str, Any]) -> list[str]:
         lowest = min((label for label in losses if losses[label] is not None), key=losses.get)
         if losses[lowest] < losses[best["label"]]:
             found.append(f"By mean validation loss, {named(lowest)} would be the best.")
-    matrices = [run.get("confusion_matrix") for group in groups for run in group["runs"]]
-    guessing = 100 / next((len(matrix) for matrix in matrices if matrix), 10)
+    guessing = 100 / class_count(run for group in groups for run in group["runs"])
     least = NEAR_CHANCE * guessing
     for group in groups:
         ends = [run["val_accuracy"][-1] for run in group["runs"]]

@@ -432,7 +432,9 @@ def test_results_show_every_setting_with_seeds_mean_and_interval(transfer):
         "test accuracy (%)",
         "gap (percentage points)",
     )
-    assert legend(draw(transfer, "test_accuracy")) == ["one seed", "mean and 95% interval"]
+    # of two classes, guessing gives 50%
+    words = ["one seed", "guessing", "mean and 95% interval"]
+    assert legend(draw(transfer, "test_accuracy")) == words
 
 
 def test_no_interval_is_drawn_for_two_seeds(transfer):
@@ -1177,6 +1179,11 @@ def test_divergence_and_guessing_are_marked_beside_the_results(initialised):
     names = ["xavier\n(best)", "zeros", "uniform\n(1 of 1 diverged)"]
     assert row_names(accuracy) == names
     assert list(lines(accuracy)["guessing"].get_xdata()) == [10, 10]
+    for group in initialised["groups"]:
+        for run in group["runs"]:
+            run["confusion_matrix"] = run["confusion_matrix"] and [[1] * 8] * 8
+    accuracy, _ = draw(initialised, "test_accuracy").axes
+    assert list(lines(accuracy)["guessing"].get_xdata()) == [12.5, 12.5]  # among eight classes
     for run in initialised["groups"][1]["runs"]:  # far from it, guessing is not marked
         run["test_accuracy"] = 0.5
     initialised["groups"][1]["test_accuracy"]["mean"] = 0.5

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lab.summary import common, in_words, spread
+from lab.summary import class_count, common, in_words, spread
 from lab.tables import half_way
 
 # Okabe and Ito's colours (2008), and the marker that goes with each
@@ -219,9 +219,10 @@ def set_scale(axes: Axes, quantity: str, curves: Iterable[Sequence[float | None]
         axes.text(0.99, 0.99, f"cut off; the highest is {words}", transform=axes.transAxes, **style)
 
 
-def mark_guessing(line: Callable[..., Line2D], quantity: str) -> None:
-    """Mark, by axhline or axvline, what guessing among ten classes reaches."""
-    value = {"loss": math.log(10), "accuracy": 10}[quantity]  # in the units of the axes
+def mark_guessing(line: Callable[..., Line2D], quantity: str, groups: Sequence[Group]) -> None:
+    """Mark, by axhline or axvline, what guessing reaches on the data of these settings."""
+    n = class_count(run for group in groups for run in group["runs"])
+    value = math.log(n) if quantity == "loss" else 100 / n  # in the units of the axes
     line(value, label="guessing", linestyle="-.", **ACROSS)
 
 

@@ -33,7 +33,7 @@ def extremes(summary: Summary) -> Figure:
     words, quantities = "highest, best and lowest learning rate", list(AXIS_LABELS)
     figure, panels = sweep.side_by_side(summary, words, titles, quantities, len(titles))
     for at, axes in enumerate(panels):
-        canvas.mark_guessing(axes.axhline, quantities[at // len(titles)])
+        canvas.mark_guessing(axes.axhline, quantities[at // len(titles)], groups)
     return figure
 
 
@@ -55,7 +55,7 @@ def accuracy_by_rate(summary: Summary) -> Figure:
     val = canvas.percent(group["mean"]["val_accuracy"][-1] for group in groups)
     axes.plot(rates, train, "--", color=TRAINING_COLOUR, label="training, mean", zorder=1)
     axes.plot(rates, val, "-", color="black", label="validation, mean", zorder=1)
-    canvas.mark_guessing(axes.axhline, "accuracy")
+    canvas.mark_guessing(axes.axhline, "accuracy", groups)
     if summary["suggested_range"]:
         low, high = summary["suggested_range"]
         words = f"suggested range, {low:.12g} to {high:.12g}"

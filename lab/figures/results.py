@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lab.figures import canvas
 from lab.figures.canvas import COLOURS, Group, Summary
-from lab.summary import common, generalisation_gap, in_words
+from lab.summary import class_count, common, generalisation_gap, in_words
 from lab.tables import named, relation, seeds_in_words
 
 NOTE = (
@@ -35,8 +35,8 @@ def results(summary: Summary, groups: Sequence[Group], note: str = NOTE, by: str
         rows = [(name_of(g, best), ends(g, quantity), look[g["label"]]) for g in groups]
         canvas.dots(axes, rows, label)
     panels[1].tick_params(labelleft=False)
-    if panels[0].dataLim.x0 < 20:
-        canvas.mark_guessing(panels[0].axvline, "accuracy")
+    if panels[0].dataLim.x0 < 200 / class_count(run for group in groups for run in group["runs"]):
+        canvas.mark_guessing(panels[0].axvline, "accuracy", groups)
     return figure
 
 
