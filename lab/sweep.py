@@ -177,7 +177,11 @@ def worker_devices(device: str | None, runs: int) -> list[str]:
 def check(runs: Sequence[Run]) -> None:
     """Raise UserError where data are missing, or where a run does not fit them."""
     # one run of each kind is enough
-    kinds = {dataclasses.replace(run, seed=0, learning_rate=1.0, momentum=0.0) for run in runs}
+    free = {"seed": 0, "learning_rate": 1.0, "momentum": 0.0}
+    kinds = {
+        dataclasses.replace(run, **free, start=run.start and dataclasses.replace(run.start, **free))
+        for run in runs
+    }
     found = {name: load_data(name) for name in {run.dataset for run in kinds}}
     for run in kinds:
         check_fit(run, found[run.dataset])
