@@ -72,9 +72,9 @@ def main(experiment: Experiment) -> None:
         raise UserError(f"RANGE_MARGIN = {RANGE_MARGIN!r}: must be a number, at least 0")
     records = experiment.train(runs())
     suggested = suggested_range(records, RANGE_MARGIN)
-    finding = "No range of learning rates is suggested: most runs diverged at every rate."
+    answer = "No range of learning rates is suggested: most runs diverged at every rate."
     if suggested:
-        finding = (
+        answer = (
             f"The suggested range of learning rates is {suggested[0]:.12g} to "
             f"{suggested[1]:.12g}: mean validation accuracy is within {100 * RANGE_MARGIN:g} "
             "percentage points of the best's, and most runs did not diverge."
@@ -82,7 +82,7 @@ def main(experiment: Experiment) -> None:
     experiment.report(
         records,
         candidates=list(mostly_sound(records)),
-        findings=[finding],
+        answer=answer,
         suggested_range=suggested,
     )
 

@@ -13,13 +13,12 @@ second half of training.
 
 import dataclasses
 from collections.abc import Iterable
-from operator import itemgetter
 
 import exp1_lr
 import lab
 from lab import Experiment, Groups
 from lab.constants import runs_of
-from lab.summary import best_label, paired, roughness, spread
+from lab.summary import best_label, compare, judge, roughness, spread
 from lab.tables import plus_minus
 
 EPOCHS = 50
@@ -69,30 +68,34 @@ def main(experiment: Experiment) -> None:
     experiment.check(runs())  # before hours of training
     records = experiment.train(exp1_lr) | experiment.train(normalised() | runs())
     rates, settings = list(exp1_lr.runs()), list(twins())
-    accuracy = itemgetter("test_accuracy")
-    changes = [paired(records[n + WITHOUT], records[n], accuracy).values() for n in settings]
+    pairs = [(label + WITHOUT, label) for label in settings]
+    compared = judge([compare(a, records[a], b, records[b]) for a, b in pairs])
+    changed = span((pair["test_accuracy"]["mean"] for pair in compared), "+.2f")
+    told = sum(pair["verdict"] not in (None, "within noise") for pair in compared)
     rough = {label: spread(map(roughness, group)) for label, group in records.items()}
-    tested = {label: spread(map(accuracy, group)) for label, group in records.items()}
-    changed = span((spread(change)["mean"] for change in changes), "+.2f")
-    found = [
-        "The mean test accuracy of a setting without the last batch minus that with it is "
-        f"{changed} points, paired by seed."
-    ]
-    table = [{"setting": label} for label in settings]
+    without_it, with_it = (
+        span(rough[n]["mean"] for n in side) for side in zip(*pairs, strict=True)
+    )
+    found, table = [], [{"setting": label} for label in settings]
     for words, ending in (("With the last batch", ""), ("Without it", WITHOUT)):
         labels = [label + ending for label in settings]
         for row, label in zip(table, labels, strict=True):
             row[words.lower()] = plus_minus(rough[label]["mean"], rough[label]["std"])
         best = best_label({label: records[label + ending] for label in rates})
+        tested = [spread(r["test_accuracy"] for r in records[label])["std"] for label in labels]
         found.append(
-            f"{words}, a setting's mean roughness is {span(rough[n]['mean'] for n in labels)} "
-            "points, the standard deviation of its test accuracy over the seeds is "
-            f"{span(tested[n]['std'] for n in labels)} points, and {best} has the highest mean "
-            "validation accuracy of 1.1's rates."
+            f"{words}, the standard deviation of a setting's test accuracy over the seeds is "
+            f"{span(tested)} points, and {best} has the highest mean validation accuracy of 1.1's "
+            "rates."
         )
     experiment.report(
         records,
-        comparisons=[(label + WITHOUT, label) for label in settings],
+        comparisons=pairs,
+        answer=(
+            f"Without the last batch, the mean test accuracy of a setting changes by {changed} "
+            f"points, paired by seed ({told} of {len(pairs)} changes are more than noise), and its "
+            f"mean roughness is {without_it} points instead of {with_it}."
+        ),
         findings=found,
         tables={"Roughness of validation accuracy, in percentage points": table},
         roughness=rough,

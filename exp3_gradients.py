@@ -75,8 +75,11 @@ def sizes(group: list[Record], window: str) -> dict[str, float]:
     }
 
 
-def size_of_gradients(records: Records) -> list[str]:
-    """How many times as large as the first network's the others' gradients are; sentences."""
+def size_of_gradients(records: Records) -> str | None:
+    """How large the other networks' gradients are beside the first's, in a sentence.
+
+    None where they are unknown, as every run diverged.
+    """
     found, (first, *others) = [], watched_runs()
     for window in ("first_steps", "first_epochs", "last_epochs"):
         base, told = sizes(records[first], window), []
@@ -86,14 +89,14 @@ def size_of_gradients(records: Records) -> list[str]:
                 own[name] / base[name] for name in base.keys() & own.keys() if base[name]
             ]:
                 network = label.split(",")[0]
-                told.append(f"{min(ratios):.2g} to {max(ratios):.2g} times ({network})")
+                told.append(f"{min(ratios):.2g} to {max(ratios):.2g} ({network})")
         if told:
-            words, network = window.replace("_", f" {gradients.WINDOW} "), first.split(",")[0]
-            found.append(
-                f"In the {words}, the mean |gradient| of a layer's weights is {in_words(told)} as "
-                f"large as in {network}."
-            )
-    return found
+            words = window.replace("_", f" {gradients.WINDOW} ")
+            found.append(f"in the {words} {in_words(told)}")
+    if not found:
+        return None
+    network, times = first.split(",")[0], "; ".join(found)
+    return f"The mean |gradient| of a layer's weights, divided by {network}'s, is {times}."
 
 
 def main(experiment: Experiment) -> None:
@@ -102,7 +105,7 @@ def main(experiment: Experiment) -> None:
         records,
         candidates=list(performance_runs()),
         comparisons=[("BatchNormNet", "BaselineNet")],
-        findings=size_of_gradients(records),
+        answer=size_of_gradients(records),
     )
 
 

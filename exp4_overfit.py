@@ -14,7 +14,7 @@ from typing import Any
 
 import lab
 from lab import Experiment, Groups, UserError
-from lab.overfitting import learned, overfitting, stage
+from lab.overfitting import in_short, learned, overfitting, stage
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -91,6 +91,7 @@ def main(experiment: Experiment) -> None:
         records,
         candidates=list(tried),
         comparisons=[(label, "baseline") for label in tried if label != "baseline"],
+        answer=in_short(stages, tried),
         findings=[*map(learned, stages), overfitting(tried)],
         learning=stages,
         trainable_parameters=experiment.trainable_parameters(records),

@@ -79,8 +79,9 @@ class Experiment:
 
         The contents are all optional. candidates are the labels that the best is chosen from; by
         default all. comparisons are pairs of labels, the first minus the second; by default the
-        best minus every other candidate. findings are sentences, and tables {title: rows}, of the
-        script's own. Whatever else is given stands in the summary for the script's own figures.
+        best minus every other candidate. answer is the script's own sentence on its question; by
+        default, how the best compares. findings are further sentences, and tables {title: rows}, of
+        the script's own. Whatever else is given stands in the summary for the script's own figures.
         Only rank 0 does this.
         """
         if distributed.rank() > 0:

@@ -6,8 +6,15 @@ from statistics import fmean
 from typing import Any
 
 from lab.records import all_settings
-from lab.summary import Record, Records, in_words, spread, summarise_group
-from lab.tables import named, percent, seeds_in_words
+from lab.summary import (
+    Record,
+    Records,
+    generalisation_gap,
+    in_words,
+    spread,
+    summarise_group,
+)
+from lab.tables import named, percent, plus_minus, seeds_in_words
 
 Curve = Sequence[float | None]  # one number an epoch, None once the run has diverged
 
@@ -86,6 +93,18 @@ def learned(stage: dict[str, Any]) -> str:
         "before every stage is learned. Check the learning rate (does the loss swing, or does it "
         "still fall?), the initial weights, the gradients, and that images and labels match."
     )
+
+
+def in_short(stages: Sequence[dict[str, Any]], records: Records) -> str:
+    """How many seeds learned what they train on, and each setting's mean gap, in a sentence."""
+    fitted = [
+        f"{len(one['seeds']) - len(one['could_not'])} of {len(one['seeds'])} seeds "
+        + (f"fit {one['label']}" if one["by_heart"] else "fit the whole split")
+        for one in stages
+    ]
+    means = {n: spread(map(generalisation_gap, group))["mean"] for n, group in records.items()}
+    gaps = [f"{plus_minus(mean, None)} points ({named(label)})" for label, mean in means.items()]
+    return f"{in_words(fitted)}; the mean generalisation gap is {in_words(gaps)}."
 
 
 def overfitting(records: Records) -> str:

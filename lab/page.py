@@ -45,16 +45,17 @@ def section(summary: dict[str, Any], root: Path) -> str:
     """One experiment: question, method, answer, tables and figures."""
     name = summary["experiment"]
     files = [file_name(figure) for figure in figures(summary)]
+    answer, *more = conclusions(summary)
     parts = [
         f"## {summary['title']}",
         f"**Question.** {summary['question']}",
         f"**Method.** {summary['method']} {facts(summary)}",
-        "**Answer.**",
-        "\n".join(f"- {sentence}" for sentence in conclusions(summary)),
+        f"**Answer.** {answer}",
+        "\n".join(f"- {found}" for found in more),
         table(summary),
         *(f"![{file}]({name}/{file})" for file in files if (root / name / file).exists()),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:

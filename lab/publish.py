@@ -110,11 +110,11 @@ def write_findings(readme: Path) -> None:
     summaries = sorted(map(load_summary, paths), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
     told = [
-        [f"**{summary['title']}: {summary['question']}**", *conclusions(summary)]
+        f"**{summary['title']}: {summary['question']}** {conclusions(summary)[0]}"
         for summary in summaries
     ]
     parts = {
-        "findings": [glance, *map(" ".join, told)],
+        "findings": [glance, *told],
         "how sure": ["\n".join(f"- {sentence}" for sentence in how_sure(summaries))],
     }
     text = readme.read_text(encoding="utf-8")

@@ -20,7 +20,8 @@ from train import CURVES
 # what a summary's runs leave out, because their group or the whole summary tells it
 NOT_IN_SUMMARY = ("run", "code", "environment", "trained", "gradients")
 KEYS = {"experiment", "title", "question", "method", "settings", "code", "environment", "groups"}
-KEYS |= {"candidates", "best", "comparisons", "rehearsal", "finished", "findings", "tables"}
+KEYS |= {"candidates", "best", "comparisons", "rehearsal", "finished", "answer", "findings"}
+KEYS |= {"tables"}
 FINAL = ("final_train_loss", "final_train_accuracy", "test_loss", "test_accuracy")
 GROUP_KEYS = {"label", "settings", "seeds", "diverged", "gap", "mean", "std", "runs", *FINAL}
 RUN_KEYS = {"seed", "diverged_at_epoch", *CURVES, *FINAL_RESULTS}
@@ -75,7 +76,8 @@ def summarise(
         "best": winner,
         "comparisons": judge([compare(a, records[a], b, records[b]) for a, b in pairs]),
     }
-    return {"rehearsal": False, "finished": None, "findings": [], "tables": {}} | summary | more
+    more = {"answer": None, "findings": [], "tables": {}} | more
+    return {"rehearsal": False, "finished": None} | summary | more
 
 
 def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:

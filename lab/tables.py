@@ -195,12 +195,14 @@ def facts(summary: dict[str, Any]) -> str:
 
 
 def conclusions(summary: dict[str, Any]) -> list[str]:
-    """The script's own findings, the answer, and what limits it; sentences."""
-    return [*summary["findings"], answer(summary), *caveats(summary)]
+    """What an experiment says, the answer to its question first; each in a few sentences."""
+    own = [summary["answer"]] if summary["answer"] else []
+    found = [*own, standing(summary), *summary["findings"], *gap_range(summary)]
+    return [*found, *other_differences(summary), *caveats(summary)]
 
 
-def answer(summary: dict[str, Any]) -> str:
-    """The best setting, how it compares, and what else is more than noise; sentences."""
+def standing(summary: dict[str, Any]) -> str:
+    """The best setting, and how its test accuracy compares."""
     groups = {group["label"]: group for group in summary["groups"]}
     best, candidates = summary["best"], summary["candidates"]
     if best is None:
@@ -209,53 +211,60 @@ def answer(summary: dict[str, Any]) -> str:
     if len(candidates) < len(groups):
         few = in_words([named(label) for label in candidates])
         among = f", among {few if len(candidates) <= FEW else f'{len(candidates)} candidates'}"
+    others: dict[str, list[str]] = {}  # by how the best compares with them
+    for pair in summary["comparisons"]:
+        if best in (pair["label"], pair["minus"]):
+            other = pair["minus"] if pair["label"] == best else pair["label"]
+            others.setdefault(relation(pair, best), []).append(named(other) + margin(pair))
+    told = [f"{is_it} {to} {in_words(others[is_it])}" for is_it, to in RELATIONS if is_it in others]
+    which = f", which is {', and '.join(told)}" if told else ""
     validation, test = groups[best]["mean"]["val_accuracy"][-1], groups[best]["test_accuracy"]
     ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
-    sentences = [
-        f"{named(best)} has the highest mean validation accuracy, {percent(validation)}{among}.",
-        f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
-    ]
-    gaps = {label: groups[label]["gap"]["mean"] for label in candidates}
+    return (
+        f"{named(best)} has the highest mean validation accuracy, {percent(validation)}{among}. "
+        f"Its mean test accuracy is {percent(test['mean'])}{ci95}{which}."
+    )
+
+
+def gap_range(summary: dict[str, Any]) -> list[str]:
+    """The best's gap, and the lowest and highest of all candidates; a sentence or none.
+
+    A run that starts from another's weights may have seen the images that it validates on.
+    """
+    groups = {group["label"]: group for group in summary["groups"]}
+    best = summary["best"]
+    gaps = {label: groups[label]["gap"]["mean"] for label in summary["candidates"]}
     gaps = {label: gap for label, gap in gaps.items() if gap is not None}
-    # a run that starts from another's weights may have seen the images that it validates on
-    if best in gaps and not groups[best]["settings"]["start"]:
-        low, high = min(gaps, key=gaps.get), max(gaps, key=gaps.get)
-        ends = f" (lowest: {named(low)}, {plus_minus(gaps[low], None)}; "
-        ends += f"highest: {named(high)}, {plus_minus(gaps[high], None)})"
-        tail = ends if len(gaps) > 1 else ""
-        sentences.append(
-            f"Its mean generalisation gap is {plus_minus(gaps[best], None)} points{tail}."
-        )
-    return " ".join([*sentences, *compared(summary["comparisons"], best)])
+    if best not in gaps or groups[best]["settings"]["start"]:
+        return []
+    ends = (("lowest", min(gaps, key=gaps.get)), ("highest", max(gaps, key=gaps.get)))
+    told = [f"{end}: {named(label)}, {plus_minus(gaps[label], None)}" for end, label in ends]
+    others = f" ({'; '.join(told)})" if len(gaps) > 1 else ""
+    own = plus_minus(gaps[best], None)
+    return [f"The mean generalisation gap of {named(best)} is {own} points{others}."]
 
 
-def compared(pairs: Sequence[dict[str, Any]], best: str) -> list[str]:
-    """What comparisons say of the test set: all of the best, then what is more than noise."""
-    of_best: dict[str, list[str]] = {}  # the other settings, by how the best compares with them
+def other_differences(summary: dict[str, Any]) -> list[str]:
+    """The comparisons without the best: what is better, and how many others there are."""
     better: dict[str, list[str]] = {}  # the worse settings, by the one that is better
     rest: dict[str, list[str]] = {}  # who diverged in the other comparisons, by what they say
-    for pair in pairs:
+    for pair in summary["comparisons"]:
         one, other = pair["label"], pair["minus"]
         is_it = relation(pair, one)
-        if best in (one, other):
-            second = other if one == best else one
-            of_best.setdefault(relation(pair, best), []).append(named(second) + margin(pair))
-        elif is_it in ("better", "worse"):
+        if summary["best"] in (one, other):
+            continue
+        if is_it in ("better", "worse"):
             first, second = (one, other) if is_it == "better" else (other, one)
             better.setdefault(first, []).append(named(second) + margin(pair))
         else:
             lost = f"{named(one)} minus {named(other)} {left_out(pair)}"
             rest.setdefault(is_it, []).append(lost if pair["left_out"] else "")
-    told = [
-        f"{is_it} {to} {in_words(of_best[is_it])}" for is_it, to in RELATIONS if is_it in of_best
-    ]
-    found = [f"On the test set it is {', and '.join(told)}."] if told else []
-    found += [f"{named(first)} is better than {in_words(them)}." for first, them in better.items()]
+    found = [f"{named(first)} is better than {in_words(them)}." for first, them in better.items()]
     for is_it, lost in rest.items():
         notes = "; ".join(filter(None, lost))
         count = "1 other comparison is" if len(lost) == 1 else f"{len(lost)} other comparisons are"
         found.append(f"{count} {is_it}{f' ({notes})' if notes else ''}.")
-    return found
+    return [f"On the test set: {' '.join(found)}"] if found else []
 
 
 def relation(pair: dict[str, Any], label: str) -> str:
@@ -307,8 +316,8 @@ def at_the_edge(best: dict[str, Any], groups: Sequence[dict[str, Any]]) -> list[
         if value and value in (min(tried), max(tried)):  # nothing can be tried below zero
             way = "low" if value == min(tried) else "high"
             found.append(
-                f"Its {field.replace('_', ' ')}, {value:g}, is the {way}est of this experiment. A "
-                f"{way}er one may be better."
+                f"The best setting's {field.replace('_', ' ')}, {value:g}, is the {way}est of this "
+                f"experiment. A {way}er one may be better."
             )
     return found
 

@@ -55,21 +55,26 @@ def test_every_run_is_compared_with_its_twin(
     best = max(RATES, key=ends.get)
     best_without = max(RATES, key=lambda label: ends[f"{label}, drop last"])
     ways = (("With the last batch", "", best), ("Without it", ", drop last", best_without))
-    first, *findings = summary["findings"]
     changes = sorted(100 * pair["test_accuracy"]["mean"] for pair in summary["comparisons"])
     span = " to ".join(f"{change:+.2f}".replace("-", "−") for change in (changes[0], changes[-1]))
-    assert first.endswith(
-        f" without the last batch minus that with it is {span} points, paired by seed."
+    told = sum(pair["verdict"] != "within noise" for pair in summary["comparisons"])
+    rough = {
+        ending: sorted(100 * summary["roughness"][label + ending]["mean"] for label in labels)
+        for ending in ("", ", drop last")
+    }
+    without, with_it = (f"{x[0]:.2f} to {x[-1]:.2f}" for x in (rough[", drop last"], rough[""]))
+    assert summary["answer"] == (
+        f"Without the last batch, the mean test accuracy of a setting changes by {span} points, "
+        f"paired by seed ({told} of 6 changes are more than noise), and its mean roughness is "
+        f"{without} points instead of {with_it}."
     )
-    for finding, (words, ending, winner) in zip(findings, ways, strict=True):
-        rough = sorted(100 * summary["roughness"][label + ending]["mean"] for label in labels)
+    for finding, (words, ending, winner) in zip(summary["findings"], ways, strict=True):
         tested = {g["label"]: g["test_accuracy"] for g in summary["groups"]}
         stds = sorted(100 * tested[label + ending]["std"] for label in labels)
         assert finding == (
-            f"{words}, a setting's mean roughness is {rough[0]:.2f} to {rough[-1]:.2f} points, the "
-            f"standard deviation of its test accuracy over the seeds is {stds[0]:.2f} to "
-            f"{stds[-1]:.2f} points, and {winner} has the highest mean validation accuracy of "
-            "1.1's rates."
+            f"{words}, the standard deviation of a setting's test accuracy over the seeds is "
+            f"{stds[0]:.2f} to {stds[-1]:.2f} points, and {winner} has the highest mean validation "
+            "accuracy of 1.1's rates."
         )
     table = (a_lab.root / "exp1_last_batch" / "table.md").read_text()
     assert title in table
@@ -112,8 +117,8 @@ def test_rehearsal_trains_the_twins_and_shows_them(
     for name in map(figures.file_name, figures.figures(summary)):
         assert (quick / "exp1_last_batch" / name).exists()
         assert f"(exp1_last_batch/{name})" in page
-    assert summary["findings"][0] in page
-    assert summary["findings"][0] in rehearsal.out
+    assert f"**Answer.** {summary['answer']}\n" in page
+    assert summary["answer"] in rehearsal.out
 
 
 @pytest.mark.parametrize(("constant", "value"), [("LEARNING_RATE", 0), ("SEEDS", [])])

@@ -92,6 +92,10 @@ def test_steps_parameters_and_comparisons_are_told(
     pairs = [(pair["label"], pair["minus"]) for pair in summary["comparisons"]]
     assert pairs == [(label, "baseline") for label in remedies]
     assert len(groups["one image"]["mean"]["val_loss"]) == 40
+    assert summary["answer"].startswith(
+        "1 of 1 seeds fit one image, 0 of 1 seeds fit one batch and 0 of 1 seeds fit the whole "
+        "split; the mean generalisation gap is "
+    )
     counts = dict.fromkeys(groups, 89_834) | {"width=8": 22_778}
     assert summary["trainable_parameters"] == counts
     table = (folder / "table.md").read_text()

@@ -3,7 +3,15 @@
 import pytest
 from test_summary import RUN, record
 
-from lab.overfitting import failure, first_epoch, learned, overfits_after, overfitting, stage
+from lab.overfitting import (
+    failure,
+    first_epoch,
+    in_short,
+    learned,
+    overfits_after,
+    overfitting,
+    stage,
+)
 
 
 # the first epoch with a loss below 0.01 and full accuracy, by hand
@@ -118,6 +126,15 @@ def test_what_cannot_learn_is_said_unmistakably(stages):
 def test_a_failure_is_a_headline_that_says_what_was_not_learned(stages):
     assert failure(stages[1]) == "COULD NOT LEARN ONE BATCH"
     assert failure(stages[2]) == "COULD NOT LEARN THE WHOLE SPLIT (BASELINE)"
+
+
+def test_all_in_short_is_who_fits_what_and_every_gap(stages, records):
+    """Gaps of final weights, in points: 36 and 36, then 7 and 8."""
+    assert in_short(stages, records) == (
+        "2 of 2 seeds fit one image, 1 of 2 seeds fit one batch and 1 of 2 seeds fit the whole "
+        "split; the mean generalisation gap is 36.00 points (baseline) and 7.50 points "
+        "(augmentation)."
+    )
 
 
 def test_a_sentence_says_when_overfitting_begins(records):

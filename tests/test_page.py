@@ -85,14 +85,18 @@ def test_a_section_answers_in_one_line_and_then_tells_the_scripts_findings(tmp_p
     tables = {"Roughness": [{"setting": "lr=0.1", "points": "1.20"}]}
     text = section(summary_of(groups, findings=["One.", "Two."], tables=tables), tmp_path)
     parts = text.split("\n\n")
-    assert parts[3] == "**Answer.**"
-    assert parts[4].splitlines()[:3] == [
-        *("- One.", "- Two."),
-        "- lr=0.05 has the highest mean validation accuracy, 80.00%. Its mean test accuracy is "
-        "50.00%. Its mean generalisation gap is 10.00 points (lowest: lr=0.05, 10.00; highest: "
-        "lr=0.1, 30.00). On the test set it is without a verdict against lr=0.1 (without seed 2, "
-        "which diverged).",
-    ]
+    standing = (
+        "lr=0.05 has the highest mean validation accuracy, 80.00%. Its mean test accuracy is "
+        "50.00%, which is without a verdict against lr=0.1 (without seed 2, which diverged)."
+    )
+    gap = (
+        "The mean generalisation gap of lr=0.05 is 10.00 points (lowest: lr=0.05, 10.00; highest: "
+        "lr=0.1, 30.00)."
+    )
+    assert parts[3] == f"**Answer.** {standing}"
+    assert parts[4].splitlines() == ["- One.", "- Two.", f"- {gap}"]
+    own = section(summary_of(groups, answer="So it is.", findings=["One."]), tmp_path)
+    assert own.split("\n\n")[3:5] == ["**Answer.** So it is.", f"- {standing}\n- One.\n- {gap}"]
     assert [part for part in parts if part.endswith(":")] == [
         *("Settings:", "Comparisons:", "Roughness:"),
     ]

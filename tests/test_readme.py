@@ -34,8 +34,8 @@ def test_what_it_finds_is_what_the_published_summaries_say(tmp_path):
     summaries = load_summaries(ROOT / "results" / "published")
     assert len(summaries) >= 3
     for summary in summaries:
-        heading = f"**{summary['title']}: {summary['question']}**"
-        assert " ".join([heading, *conclusions(summary)]) in README
+        answer, *_ = conclusions(summary)
+        assert f"**{summary['title']}: {summary['question']}** {answer}\n" in README
     copy = tmp_path / "README.md"
     copy.write_text(README, encoding="utf-8")
     publish.write_findings(copy)

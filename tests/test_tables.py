@@ -10,12 +10,13 @@ from test_summary import ENVIRONMENT, RUN, record
 from lab.summary import summarise
 from lab.tables import (
     against_published,
-    answer,
     caveats,
+    conclusions,
     facts,
     percent,
     plus_minus,
     save,
+    standing,
     table,
     table_rows,
 )
@@ -215,7 +216,7 @@ def test_devices_that_differ_give_no_verdict():
         "b": [record(seed, 0.6, environment=gpu) for seed in (1, 2)],
     }
     assert comparison(summary_of(groups))[4:7] == ["–", "–", "none: different devices"]
-    assert "On the test set it is without a verdict against b." in answer(summary_of(groups))
+    assert standing(summary_of(groups)).endswith(", which is without a verdict against b.")
     assert "Device: cpu and NVIDIA H100." in facts(summary_of(groups))
 
 
@@ -256,40 +257,59 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
         one["test_accuracy"] += bit  # equal differences are no sample
     for one in groups["c"]:
         one["final_train_accuracy"] = 0.6
-    summary = summary_of(groups)
-    assert answer(summary) == (
+    assert told(groups) == (
         "b has the highest mean validation accuracy, 80.67%. Its mean test accuracy is 73.35% "
-        "(95% interval ± 5.19). Its mean generalisation gap is 9.33 points (lowest: b, 9.33; "
-        "highest: “d, e”, 39.67). On the test set it is better than a (by 1.02 points) and “d, e” "
-        "(by 11.02 points), and within noise of c (without seed 3, which diverged)."
+        "(95% interval ± 5.19), which is better than a (by 1.02 points) and “d, e” (by 11.02 "
+        "points), and within noise of c (without seed 3, which diverged).",
+        "The mean generalisation gap of b is 9.33 points (lowest: b, 9.33; highest: “d, e”, "
+        "39.67).",
     )
     pairs = [("b", "a"), ("c", "b"), ("c", "d, e"), ("a", "d, e")]
-    turned = summary_of(groups, candidates=["a", "c"], comparisons=pairs)
-    assert answer(turned) == (
-        "a has the highest mean validation accuracy, 66.67%, among a and c. Its mean test "
-        "accuracy is 72.33% (95% interval ± 5.17). Its mean generalisation gap is 23.33 points "
-        "(lowest: c, 9.50; highest: a, 23.33). On the test set it is better than “d, e” (by 10.00 "
-        "points), and worse than b (by 1.02 points). 2 other comparisons are within noise (c minus"
-        " b without seed 3, which diverged; c minus “d, e” without seed 3, which diverged)."
+    assert told(groups, candidates=["a", "c"], comparisons=pairs) == (
+        "a has the highest mean validation accuracy, 66.67%, among a and c. Its mean test accuracy "
+        "is 72.33% (95% interval ± 5.17), which is better than “d, e” (by 10.00 points), and worse "
+        "than b (by 1.02 points).",
+        "The mean generalisation gap of a is 23.33 points (lowest: c, 9.50; highest: a, 23.33).",
+        "On the test set: 2 other comparisons are within noise (c minus b without seed 3, which "
+        "diverged; c minus “d, e” without seed 3, which diverged).",
     )
     pairs = [("b", "d, e"), ("a", "d, e"), ("d, e", "a"), ("a", "b")]
-    assert answer(summary_of(groups, candidates=["c"], comparisons=pairs)).endswith(
-        ", among c. Its mean test accuracy is 72.50% (95% interval ± 31.77). Its mean "
-        "generalisation gap is 9.50 points. b is better than “d, e” (by 11.02 points) and a (by "
-        "1.02 points). a is better than “d, e” (by 10.00 points) and “d, e” (by 10.00 points)."
+    assert told(groups, candidates=["c"], comparisons=pairs) == (
+        "c has the highest mean validation accuracy, 50.50%, among c. Its mean test accuracy is "
+        "72.50% (95% interval ± 31.77).",
+        "The mean generalisation gap of c is 9.50 points.",
+        "On the test set: b is better than “d, e” (by 11.02 points) and a (by 1.02 points). a is "
+        "better than “d, e” (by 10.00 points) and “d, e” (by 10.00 points).",
     )
     five = groups | {"f": groups["c"]}
-    assert ", 80.67%, among 4 candidates. Its" in answer(
-        summary_of(five, candidates=["a", "b", "c", "d, e"])
+    four = summary_of(five, candidates=["a", "b", "c", "d, e"])
+    assert ", 80.67%, among 4 candidates. Its" in standing(four)
+    assert told({"x": [record(1, 0.6)]}) == (
+        "x has the highest mean validation accuracy, 60.00%. Its mean test accuracy is 50.00%.",
+        "The mean generalisation gap of x is 30.00 points.",
     )
-    alone = summary_of({"x": [record(1, 0.6)]})
-    assert answer(alone) == (
-        "x has the highest mean validation accuracy, 60.00%. Its mean test accuracy is 50.00%. Its "
-        "mean generalisation gap is 30.00 points."
+    nothing = {"x": [record(1, 0.9, diverged_at=0)]}
+    assert told(nothing) == ("There is no best setting, because too many runs diverged.",)
+    started = {"x": [record(1, 0.6, run=RUN | {"start": RUN | {"seed": 1}})]}
+    assert len(told(started)) == 1  # it may have seen the images that it validates on
+
+
+def told(groups, **more):
+    """What is told but for caveats, which have tests of their own."""
+    summary = summary_of(groups, **more)
+    return tuple(line for line in conclusions(summary) if line not in caveats(summary))
+
+
+def test_the_answer_comes_first_then_the_best_and_what_else_was_found():
+    groups = {"a": [at(0.1, 1, 0.6)], "b": [at(0.2, 1, 0.5)]}
+    first, second, third, gap, *limits = conclusions(
+        summary_of(groups, answer="So.", findings=["And so."])
     )
-    nothing = summary_of({"x": [record(1, 0.9, diverged_at=0)]})
-    assert answer(nothing) == "There is no best setting, because too many runs diverged."
-    assert caveats(nothing) == []
+    assert (first, third) == ("So.", "And so.")
+    assert second == standing(summary_of(groups))
+    assert gap.startswith("The mean generalisation gap of a is")
+    assert limits == caveats(summary_of(groups))
+    assert len(limits) == 1
 
 
 def test_a_best_at_the_edge_of_what_was_tried_is_a_caveat():
@@ -303,14 +323,17 @@ def test_a_best_at_the_edge_of_what_was_tried_is_a_caveat():
         return caveats(summary_of(groups))
 
     assert edge(0.01) == [
-        "Its learning rate, 0.01, is the lowest of this experiment. A lower one may be better."
+        "The best setting's learning rate, 0.01, is the lowest of this experiment. A lower one may "
+        "be better."
     ]
     assert edge(0.1) == [
-        "Its learning rate, 0.1, is the highest of this experiment. A higher one may be better."
+        "The best setting's learning rate, 0.1, is the highest of this experiment. A higher one "
+        "may be better."
     ]
     assert edge(0.05) == []
     assert edge(128, "batch_size", (32, 64, 128)) == [
-        "Its batch size, 128, is the highest of this experiment. A higher one may be better."
+        "The best setting's batch size, 128, is the highest of this experiment. A higher one may "
+        "be better."
     ]
     dropout = {"field": "dropout_rate", "values": (0, 0.2, 0.4), "network": "DropoutNet"}
     assert edge(0, **dropout) == []  # no rate is below zero
