@@ -72,12 +72,12 @@ def main(experiment: Experiment) -> None:
         raise UserError(f"RANGE_MARGIN = {RANGE_MARGIN!r}: must be a number, at least 0")
     records = experiment.train(runs())
     suggested = suggested_range(records, RANGE_MARGIN)
-    answer = "No range of learning rates is suggested: most runs diverged at every rate."
+    answer = "None: most runs diverged at every rate."
     if suggested:
         answer = (
-            f"The suggested range of learning rates is {suggested[0]:.12g} to "
-            f"{suggested[1]:.12g}: mean validation accuracy is within {100 * RANGE_MARGIN:g} "
-            "percentage points of the best's, and most runs did not diverge."
+            f"{suggested[0]:.12g} to {suggested[1]:.12g}. Of the rates tried, those in this range "
+            f"have a mean validation accuracy within {100 * RANGE_MARGIN:g} percentage points of "
+            "the best's, over the runs that did not diverge: more than half of them."
         )
     experiment.report(
         records,

@@ -18,8 +18,8 @@ import exp1_lr
 import lab
 from lab import Experiment, Groups
 from lab.constants import runs_of
-from lab.summary import best_label, compare, judge, roughness, spread
-from lab.tables import plus_minus
+from lab.summary import best_label, compare_all, roughness, spread
+from lab.tables import named, plus_minus, signed
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images
@@ -67,37 +67,45 @@ def span(values: Iterable[float | None], form: str = ".2f") -> str:
 def main(experiment: Experiment) -> None:
     experiment.check(runs())  # before hours of training
     records = experiment.train(exp1_lr) | experiment.train(normalised() | runs())
-    rates, settings = list(exp1_lr.runs()), list(twins())
-    pairs = [(label + WITHOUT, label) for label in settings]
-    compared = judge([compare(a, records[a], b, records[b]) for a, b in pairs])
-    changed = span((pair["test_accuracy"]["mean"] for pair in compared), "+.2f")
-    told = sum(pair["verdict"] not in (None, "within noise") for pair in compared)
+    pairs = [(label + WITHOUT, label) for label in twins()]
+    compared = compare_all(records, pairs)
+    changes = {pair["minus"]: pair["test_accuracy"]["mean"] for pair in compared}
+    verdicts = [pair["verdict"] for pair in compared if pair["verdict"]]
+    told = sum(verdict != "within noise" for verdict in verdicts)
     rough = {label: spread(map(roughness, group)) for label, group in records.items()}
-    without_it, with_it = (
-        span(rough[n]["mean"] for n in side) for side in zip(*pairs, strict=True)
-    )
-    found, table = [], [{"setting": label} for label in settings]
-    for words, ending in (("With the last batch", ""), ("Without it", WITHOUT)):
-        labels = [label + ending for label in settings]
-        for row, label in zip(table, labels, strict=True):
-            row[words.lower()] = plus_minus(rough[label]["mean"], rough[label]["std"])
-        best = best_label({label: records[label + ending] for label in rates})
-        tested = [spread(r["test_accuracy"] for r in records[label])["std"] for label in labels]
-        found.append(
-            f"{words}, the standard deviation of a setting's test accuracy over the seeds is "
-            f"{span(tested)} points, and {best} has the highest mean validation accuracy of 1.1's "
-            "rates."
-        )
+    rates, (other,) = list(exp1_lr.runs()), normalised()
+    rows, ends = [{"setting": label} for label in twins()], {}
+    for words, ending in (("with the last batch", ""), ("without it", WITHOUT)):
+        for row in rows:
+            found = rough[row["setting"] + ending]
+            row[words] = plus_minus(found["mean"], found["std"])
+        labels = [rate + ending for rate in rates]
+        tested = [spread(run["test_accuracy"] for run in records[label]) for label in labels]
+        ends[words] = {
+            "rough": span(rough[label]["mean"] for label in labels),
+            "std": span(one["std"] for one in tested),
+            "best": best_label({label: records[label] for label in labels}),
+        }
+    with_it, without = ends.values()
+    lost = any(pair["left_out"] for pair in compared)
     experiment.report(
         records,
         comparisons=pairs,
         answer=(
-            f"Without the last batch, the mean test accuracy of a setting changes by {changed} "
-            f"points, paired by seed ({told} of {len(pairs)} changes are more than noise), and its "
-            f"mean roughness is {without_it} points instead of {with_it}."
+            "Without the last batch, the mean test accuracy of 1.1's rates changes by "
+            f"{span(map(changes.get, rates), '+.2f')} points, that of {other} by "
+            f"{signed(changes[other])}. Of {len(verdicts)} changes, {told} are more than noise. "
+            f"{'Seeds that diverged are left out. ' if lost else ''}From one epoch to the next, "
+            f"validation accuracy changes by {without['rough']} points instead of "
+            f"{with_it['rough']}, on average over the second half of training at 1.1's rates."
         ),
-        findings=found,
-        tables={"Roughness of validation accuracy, in percentage points": table},
+        findings=[
+            f"The standard deviation of test accuracy over the seeds is, for 1.1's rates, "
+            f"{with_it['std']} points with the last batch and {without['std']} without it. The "
+            f"highest mean validation accuracy of 1.1's rates has {with_it['best']} with it, and "
+            f"{named(without['best'])} without it."
+        ],
+        tables={"Roughness of validation accuracy, in percentage points": rows},
         roughness=rough,
     )
 

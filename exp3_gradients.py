@@ -3,8 +3,8 @@
 BaselineNet, DropoutNet (at 0.6) and BatchNormNet are trained for 30 epochs from seeds 1984 to 1988.
 The mean and the standard deviation of |gradient| are gathered for every parameter tensor: over the
 first and last five steps, the first and last five epochs, and every epoch. Then BatchNormNet is
-trained for 50 epochs from seeds 1 to 5, and compared with BaselineNet at the same learning rate.
-These runs of BaselineNet are those of experiment 1.1.
+trained for 50 epochs from seeds 1 to 5, and compared with BaselineNet at the same learning rate
+(3.4). These runs of BaselineNet are those of experiment 1.1.
 
     python exp3_gradients.py            # 15 runs of 30 epochs and 10 of 50; 1.1 shares 5 of these
     python exp3_gradients.py --quick    # a rehearsal without CIFAR-10, in under a minute
@@ -75,37 +75,41 @@ def sizes(group: list[Record], window: str) -> dict[str, float]:
     }
 
 
-def size_of_gradients(records: Records) -> str | None:
-    """How large the other networks' gradients are beside the first's, in a sentence.
+def multiples(records: Records) -> dict[str, dict[str, float]]:
+    """Every weight tensor's mean |gradient| by network and window, divided by the first network's.
 
-    None where they are unknown, as every run diverged.
+    What is unknown, as runs diverged, or divided by zero, is left out.
     """
-    found, (first, *others) = [], watched_runs()
+    found, (first, *others) = {}, watched_runs()
     for window in ("first_steps", "first_epochs", "last_epochs"):
-        base, told = sizes(records[first], window), []
+        base = sizes(records[first], window)
         for label in others:
             own = sizes(records[label], window)
-            if ratios := [
-                own[name] / base[name] for name in base.keys() & own.keys() if base[name]
-            ]:
-                network = label.split(",")[0]
-                told.append(f"{min(ratios):.2g} to {max(ratios):.2g} ({network})")
-        if told:
-            words = window.replace("_", f" {gradients.WINDOW} ")
-            found.append(f"in the {words} {in_words(told)}")
-    if not found:
-        return None
-    network, times = first.split(",")[0], "; ".join(found)
-    return f"The mean |gradient| of a layer's weights, divided by {network}'s, is {times}."
+            words = f"{label.split(',')[0]}, {window.replace('_', f' {gradients.WINDOW} ')}"
+            found[words] = {n: own[n] / base[n] for n in base if base[n] and n in own}
+    return {words: by_name for words, by_name in found.items() if by_name}
 
 
 def main(experiment: Experiment) -> None:
     records = experiment.train(runs())
+    found, first = multiples(records), next(iter(watched_runs())).split(",")[0]
+    ends = [f"{min(x.values()):.2g} to {max(x.values()):.2g} ({n})" for n, x in found.items()]
+    answer = None
+    if found:
+        answer = (
+            "From the lowest to the highest layer, the mean |gradient| of the weights is so many "
+            f"times {first}'s: {in_words(ends)}. These are means over seeds, without a test."
+        )
+    rows = [
+        {"network": words} | {name.split(".")[0]: f"{x:.2g}" for name, x in by_name.items()}
+        for words, by_name in found.items()
+    ]
     experiment.report(
         records,
         candidates=list(performance_runs()),
         comparisons=[("BatchNormNet", "BaselineNet")],
-        answer=size_of_gradients(records),
+        answer=answer,
+        tables={f"Mean |gradient| of the weights, divided by {first}'s": rows},
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import lab
 from lab import Experiment, Groups, UserError
 from lab.overfitting import in_short, learned, overfitting, stage
+from lab.summary import compare_all
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -87,11 +88,12 @@ def main(experiment: Experiment) -> None:
     steps = experiment.steps_per_epoch(tried["baseline"][0])
     stages.append(stage("baseline", tried["baseline"], WHOLE_SPLIT_ACCURACY, steps_per_epoch=steps))
     records = by_heart | tried
+    pairs = [(label, "baseline") for label in tried if label != "baseline"]
     experiment.report(
         records,
         candidates=list(tried),
-        comparisons=[(label, "baseline") for label in tried if label != "baseline"],
-        answer=in_short(stages, tried),
+        comparisons=pairs,
+        answer=in_short(stages, compare_all(records, pairs)),
         findings=[*map(learned, stages), overfitting(tried)],
         learning=stages,
         trainable_parameters=experiment.trainable_parameters(records),

@@ -82,12 +82,10 @@ def main(experiment: Experiment) -> None:
     records = experiment.train(final_runs(settings))
     by_search = dict(zip(settings, records.values(), strict=True))
     everything = [record for group in [*tried.values(), *records.values()] for record in group]
-    *findings, answer = search_in_words(search, by_search)
     experiment.report(
         records,
         comparisons=list(itertools.combinations(records, 2)),
-        answer=answer,
-        findings=findings,
+        findings=search_in_words(search, by_search),
         search=search,
         seconds=wall_seconds(everything),
     )

@@ -60,14 +60,16 @@ class Experiment:
             name, fresh = Path(groups.__file__).name, False
             groups = runs_of(groups)
             print(f"first    the runs of {name}, which {self.script} needs")
-        if self.options.quick:
-            groups = rehearsal(groups)
-        return self.records(groups, fresh)
+        return self.records(self.shortened(groups), fresh)
 
     def check(self, groups: Groups) -> None:
         """Raise UserError where what is left of these runs cannot be trained."""
-        runs = runs_in(rehearsal(groups) if self.options.quick else groups)
+        runs = runs_in(self.shortened(groups))
         sweep.check(sweep.unfinished(runs, self.store, weights=False))
+
+    def shortened(self, groups: Groups) -> Groups:
+        """The groups as they are trained: in a rehearsal, shortened ones."""
+        return rehearsal(groups) if self.options.quick else groups
 
     def records(self, groups: Groups, fresh: bool) -> Records:
         """Train what is not finished; fresh trains again what is."""
@@ -79,10 +81,10 @@ class Experiment:
 
         The contents are all optional. candidates are the labels that the best is chosen from; by
         default all. comparisons are pairs of labels, the first minus the second; by default the
-        best minus every other candidate. answer is the script's own sentence on its question; by
-        default, how the best compares. findings are further sentences, and tables {title: rows}, of
-        the script's own. Whatever else is given stands in the summary for the script's own figures.
-        Only rank 0 does this.
+        best minus every other candidate. answer is the script's own, in a sentence or
+        two; by default, how the best compares. findings are further sentences, and tables
+        {title: rows}, for the page. Whatever else is given stands in the summary for the script's
+        own figures. Only rank 0 does this.
         """
         if distributed.rank() > 0:
             return
@@ -209,8 +211,7 @@ def run(
         if options.so_far:
             if "runs" not in script:
                 raise UserError(f"--so-far needs a function runs() in {path.name}")
-            groups = script["runs"]()
-            return show_so_far(experiment, rehearsal(groups) if options.quick else groups)
+            return show_so_far(experiment, experiment.shortened(script["runs"]()))
         main(experiment)
     except UserError as error:
         # the processes of a machine meet the same mistakes, and one of them says so

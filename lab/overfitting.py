@@ -6,15 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from lab.records import all_settings
-from lab.summary import (
-    Record,
-    Records,
-    generalisation_gap,
-    in_words,
-    spread,
-    summarise_group,
-)
-from lab.tables import named, percent, plus_minus, seeds_in_words
+from lab.summary import Record, Records, in_words, spread, summarise_group
+from lab.tables import interval, named, percent, relation, seeds_in_words, signed
 
 Curve = Sequence[float | None]  # one number an epoch, None once the run has diverged
 
@@ -95,16 +88,24 @@ def learned(stage: dict[str, Any]) -> str:
     )
 
 
-def in_short(stages: Sequence[dict[str, Any]], records: Records) -> str:
-    """How many seeds learned what they train on, and each setting's mean gap, in a sentence."""
-    fitted = [
-        f"{len(one['seeds']) - len(one['could_not'])} of {len(one['seeds'])} seeds "
-        + (f"fit {one['label']}" if one["by_heart"] else "fit the whole split")
-        for one in stages
+def in_short(stages: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]]) -> str:
+    """How many seeds learned what they train on, and what each comparison says of the gap."""
+    fitted = []
+    for one in stages:
+        what = f"fit {one['label']}"
+        if not one["by_heart"]:
+            what = f"reach {100 * one['accuracy']:g}% on the whole split during training"
+        sound = len(one["seeds"]) - len(one["could_not"])
+        fitted.append(f"{sound} of {len(one['seeds'])} seeds {what}")
+    changes = [
+        f"{signed(pair['gap']['mean'])} ({interval(pair['gap'])}) with {named(pair['label'])}, "
+        f"whose test accuracy is {relation(pair, pair['label'])}"
+        for pair in comparisons
     ]
-    means = {n: spread(map(generalisation_gap, group))["mean"] for n, group in records.items()}
-    gaps = [f"{plus_minus(mean, None)} points ({named(label)})" for label, mean in means.items()]
-    return f"{in_words(fitted)}; the mean generalisation gap is {in_words(gaps)}."
+    return (
+        f"{in_words(fitted)}. The generalisation gap minus the baseline's, in points with its 95% "
+        f"interval, is {'; '.join(changes)}."
+    )
 
 
 def overfitting(records: Records) -> str:

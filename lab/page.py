@@ -3,13 +3,15 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from lab.figures import figures, file_name
-from lab.store import write
-from lab.summary import DAMAGE, SIGNIFICANCE, in_words, load_summaries
+from lab.records import run_of
+from lab.store import Store, write
+from lab.summary import DAMAGE, SIGNIFICANCE, common, in_words, load_summaries
 from lab.tables import GLOSSARY, conclusions, facts, table
 
 INTRODUCTION = f"""\
@@ -36,7 +38,8 @@ def write_page(root: Path) -> Path:
     for name in sorted(names - {summary["experiment"] for summary in sound}):
         parts.append(f"## {name}\n\nIts summary.json is damaged.\n")
     if sound:
-        parts.append("## How sure is this?\n\n" + "".join(f"- {s}\n" for s in how_sure(sound)))
+        sentences = [*how_sure(sound), *second_machine(root)]
+        parts.append("## How sure is this?\n\n" + "".join(f"- {s}\n" for s in sentences))
     write(root / "README.md", "\n".join(parts).encode())
     return root / "README.md"
 
@@ -50,7 +53,7 @@ def section(summary: dict[str, Any], root: Path) -> str:
         f"## {summary['title']}",
         f"**Question.** {summary['question']}",
         f"**Method.** {summary['method']} {facts(summary)}",
-        f"**Answer.** {answer}",
+        f"**{'So far' if summary['finished'] else 'Answer'}.** {answer}",
         "\n".join(f"- {found}" for found in more),
         table(summary),
         *(f"![{file}]({name}/{file})" for file in files if (root / name / file).exists()),
@@ -82,12 +85,45 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
         "images, so no interval says how much another split would change.",
         f"Intervals: the widest 95% interval of a setting's mean test accuracy is ± "
         f"{max(widths):.2f} points. The median is ± {median(widths):.2f} points.",
-        f"Comparisons: {told} of {len(pairs)} differences are more than noise. Without Holm's "
-        f"correction {uncorrected} would be. The correction counts the comparisons of one "
-        "experiment, not those of the whole page.",
+        f"Comparisons: {told} of the {len(pairs)} in the tables are more than noise. Without "
+        f"Holm's correction {uncorrected} would be. Each table is corrected for its own number of "
+        "comparisons. So one that stands in two tables can have another p (Holm) in each.",
         "Choice: the best setting is chosen by the validation accuracy of the same runs that are "
         "then compared. So its validation accuracy tends to be too high, and its test accuracy can "
         "be, too.",
         f"Divergence: {sum(runs.values())} of {len(runs)} runs diverged.",
-        f"Devices: {places}. No comparison mixes devices.",
+        f"Devices: {places}. A comparison across devices has no verdict.",
+    ]
+
+
+def second_machine(root: Path) -> list[str]:
+    """How far another machine agrees, whose records lie in second_machine/runs; a sentence or none.
+
+    Its runs are those of records in runs/, by their values. Diverged runs are left out.
+    """
+    ours, pairs = Store(root, any_code=True), []
+    for path in sorted(root.glob("second_machine/runs/*.json")):
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        found = ours.load_record(run_of(theirs["run"]))
+        if found and None not in (found["test_accuracy"], theirs["test_accuracy"]):
+            pairs.append((found, theirs))
+    if not pairs:
+        return []
+    one, other = (
+        in_words(common(record["environment"]["device"] for record in side))
+        for side in zip(*pairs, strict=True)
+    )
+    losses = [abs(a["train_loss"][0] - b["train_loss"][0]) for a, b in pairs]
+    again = [100 * abs(a["test_accuracy"] - b["test_accuracy"]) for a, b in pairs]
+    seeds = [
+        100 * abs(a["test_accuracy"] - b["test_accuracy"])
+        for (a, _), (b, _) in combinations(pairs, 2)
+        if a["run"] | {"seed": 0} == b["run"] | {"seed": 0}
+    ]
+    as_seeds = f" Two seeds of one setting differ by {fmean(seeds):.2f}." if seeds else ""
+    return [
+        f"Processors: {len(pairs)} runs on {one} were trained on {other}, too, which rounds "
+        f"differently. The training loss of the first epoch differs by up to {max(losses):.1e} "
+        "nats. Training magnifies this: the final test accuracy differs by "
+        f"{fmean(again):.2f} points on average, and by up to {max(again):.2f}.{as_seeds}"
     ]

@@ -15,7 +15,7 @@ from lab import experiment
 from lab.checks import UserError
 from lab.constants import Constants, check_constants
 from lab.experiment import Experiment, Groups, Record, Records, results_root, runs_in
-from lab.page import how_sure
+from lab.page import how_sure, second_machine
 from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
 from lab.store import Store, label, write
@@ -102,7 +102,7 @@ def results_of(record: Record) -> list[Any]:
 
 
 def write_findings(readme: Path) -> None:
-    """Write what the published summaries say, and how sure it is, between README's markers.
+    """Write what the published summaries answer, and how sure it is, between README's markers.
 
     Raises UserError where a summary is damaged.
     """
@@ -113,9 +113,10 @@ def write_findings(readme: Path) -> None:
         f"**{summary['title']}: {summary['question']}** {conclusions(summary)[0]}"
         for summary in summaries
     ]
+    sure = [*how_sure(summaries), *second_machine(experiment.PUBLISHED)]
     parts = {
         "findings": [glance, *told],
-        "how sure": ["\n".join(f"- {sentence}" for sentence in how_sure(summaries))],
+        "how sure": ["\n".join(f"- {sentence}" for sentence in sure)],
     }
     text = readme.read_text(encoding="utf-8")
     for name, paragraphs in parts.items():

@@ -116,8 +116,9 @@ def search_in_words(searches: dict[str, dict[str, Any]], records: Records) -> li
     for one, other in combinations(searches, 2):
         ends = [[r["best_so_far"][-1] for r in searches[name]["repeats"]] for name in (one, other)]
         lead = spread(a - b for a, b in zip(*ends, strict=True) if None not in (a, b))
-        found.append(
-            f"The highest validation accuracy of a repeat, {one} minus {other} search, is "
-            f"{signed(lead['mean'])} points on average (95% interval {interval(lead)})."
-        )
+        if lead["mean"] is not None:
+            found.append(
+                f"The highest validation accuracy of a repeat, {one} minus {other} search, is "
+                f"{signed(lead['mean'])} points on average (95% interval {interval(lead)})."
+            )
     return found

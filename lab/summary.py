@@ -20,8 +20,7 @@ from train import CURVES
 # what a summary's runs leave out, because their group or the whole summary tells it
 NOT_IN_SUMMARY = ("run", "code", "environment", "trained", "gradients")
 KEYS = {"experiment", "title", "question", "method", "settings", "code", "environment", "groups"}
-KEYS |= {"candidates", "best", "comparisons", "rehearsal", "finished", "answer", "findings"}
-KEYS |= {"tables"}
+KEYS |= {"candidates", "best", "comparisons", "rehearsal", "finished", "findings", "tables"}
 FINAL = ("final_train_loss", "final_train_accuracy", "test_loss", "test_accuracy")
 GROUP_KEYS = {"label", "settings", "seeds", "diverged", "gap", "mean", "std", "runs", *FINAL}
 RUN_KEYS = {"seed", "diverged_at_epoch", *CURVES, *FINAL_RESULTS}
@@ -58,7 +57,6 @@ def summarise(
     winner = best({label: records[label] for label in candidates})
     if not comparisons and winner:
         comparisons = [(winner, label) for label in candidates if label != winner]
-    pairs = [(a, b) for a, b in comparisons if a != b and {a, b} <= records.keys()]
     summary = {
         "experiment": experiment,
         "title": title.removeprefix("Experiment ").replace(",", "", 1) if colon else experiment,
@@ -74,10 +72,10 @@ def summarise(
         "groups": groups,
         "candidates": candidates,
         "best": winner,
-        "comparisons": judge([compare(a, records[a], b, records[b]) for a, b in pairs]),
+        "comparisons": compare_all(records, comparisons),
     }
-    more = {"answer": None, "findings": [], "tables": {}} | more
-    return {"rehearsal": False, "finished": None} | summary | more
+    defaults = {"rehearsal": False, "finished": None, "answer": None, "findings": [], "tables": {}}
+    return summary | defaults | more
 
 
 def summarise_group(label: str, records: Sequence[Record]) -> dict[str, Any]:
@@ -206,6 +204,12 @@ def paired_p(differences: Sequence[float]) -> float | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # equal differences: p is (almost) zero
         return float(ttest_1samp(differences, 0).pvalue)
+
+
+def compare_all(records: Records, pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """What compare() and judge() find of pairs of labels; those without records are left out."""
+    known = [(a, b) for a, b in pairs if a != b and {a, b} <= records.keys()]
+    return judge([compare(a, records[a], b, records[b]) for a, b in known])
 
 
 def judge(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -26,8 +26,8 @@ from lab.summary import (
 from train import CURVES, Run
 
 GLOSSARY = """\
-- Every number is measured after the last epoch. It is the mean ± the sample standard deviation over
-  the seeds that did not diverge. Accuracies (acc.) are in percent, losses in nats.
+- Accuracies (acc., in percent), losses (in nats) and gaps are measured after the last epoch. Each
+  is the mean ± the sample standard deviation over the seeds that did not diverge.
 - Training accuracy: in the tables, it is measured with the final weights, like validation accuracy.
   In the curves, it is measured during training, on each batch before its update. The two values can
   be very different.
@@ -195,14 +195,15 @@ def facts(summary: dict[str, Any]) -> str:
 
 
 def conclusions(summary: dict[str, Any]) -> list[str]:
-    """What an experiment says, the answer to its question first; each in a few sentences."""
-    own = [summary["answer"]] if summary["answer"] else []
-    found = [*own, standing(summary), *summary["findings"], *gap_range(summary)]
-    return [*found, *other_differences(summary), *caveats(summary)]
+    """What an experiment says, its answer first; each in a few sentences."""
+    stands, rest = standing(summary), [*summary["findings"], *other_differences(summary)]
+    if answer := summary.get("answer"):
+        return [answer, stands, *rest, *caveats(summary)]
+    return [" ".join([stands, *caveats(summary)]), *rest]
 
 
 def standing(summary: dict[str, Any]) -> str:
-    """The best setting, and how its test accuracy compares."""
+    """The best setting, how its test accuracy compares, and the gap; sentences."""
     groups = {group["label"]: group for group in summary["groups"]}
     best, candidates = summary["best"], summary["candidates"]
     if best is None:
@@ -210,42 +211,37 @@ def standing(summary: dict[str, Any]) -> str:
     among = ""
     if len(candidates) < len(groups):
         few = in_words([named(label) for label in candidates])
-        among = f", among {few if len(candidates) <= FEW else f'{len(candidates)} candidates'}"
+        among = f" among {few if len(candidates) <= FEW else f'{len(candidates)} candidates'}"
+    # a run that starts from another's weights may have seen the images that it validates on
+    new = not groups[best]["settings"]["start"]
+    reached = f", {percent(groups[best]['mean']['val_accuracy'][-1])}" if new else ""
+    test = groups[best]["test_accuracy"]
+    ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
+    found = [
+        f"{named(best)} has the highest mean validation accuracy{among}{reached}.",
+        f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
+    ]
     others: dict[str, list[str]] = {}  # by how the best compares with them
     for pair in summary["comparisons"]:
         if best in (pair["label"], pair["minus"]):
             other = pair["minus"] if pair["label"] == best else pair["label"]
             others.setdefault(relation(pair, best), []).append(named(other) + margin(pair))
     told = [f"{is_it} {to} {in_words(others[is_it])}" for is_it, to in RELATIONS if is_it in others]
-    which = f", which is {', and '.join(told)}" if told else ""
-    validation, test = groups[best]["mean"]["val_accuracy"][-1], groups[best]["test_accuracy"]
-    ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
-    return (
-        f"{named(best)} has the highest mean validation accuracy, {percent(validation)}{among}. "
-        f"Its mean test accuracy is {percent(test['mean'])}{ci95}{which}."
-    )
-
-
-def gap_range(summary: dict[str, Any]) -> list[str]:
-    """The best's gap, and the lowest and highest of all candidates; a sentence or none.
-
-    A run that starts from another's weights may have seen the images that it validates on.
-    """
-    groups = {group["label"]: group for group in summary["groups"]}
-    best = summary["best"]
-    gaps = {label: groups[label]["gap"]["mean"] for label in summary["candidates"]}
+    if told:
+        found.append(f"Paired by seed, it is {', and '.join(told)}.")
+    gaps = {label: groups[label]["gap"]["mean"] for label in candidates}
     gaps = {label: gap for label, gap in gaps.items() if gap is not None}
-    if best not in gaps or groups[best]["settings"]["start"]:
-        return []
-    ends = (("lowest", min(gaps, key=gaps.get)), ("highest", max(gaps, key=gaps.get)))
-    told = [f"{end}: {named(label)}, {plus_minus(gaps[label], None)}" for end, label in ends]
-    others = f" ({'; '.join(told)})" if len(gaps) > 1 else ""
-    own = plus_minus(gaps[best], None)
-    return [f"The mean generalisation gap of {named(best)} is {own} points{others}."]
+    if best in gaps and new:
+        ends = (("lowest", min(gaps, key=gaps.get)), ("highest", max(gaps, key=gaps.get)))
+        words = [f"{end}: {named(label)}, {plus_minus(gaps[label], None)}" for end, label in ends]
+        span = f" ({'; '.join(words)})" if len(gaps) > 1 else ""
+        own = plus_minus(gaps[best], None)
+        found.append(f"Its mean generalisation gap is {own} points{span}.")
+    return " ".join(found)
 
 
 def other_differences(summary: dict[str, Any]) -> list[str]:
-    """The comparisons without the best: what is better, and how many others there are."""
+    """The comparisons in which the best has no part: what is better, how many say nothing."""
     better: dict[str, list[str]] = {}  # the worse settings, by the one that is better
     rest: dict[str, list[str]] = {}  # who diverged in the other comparisons, by what they say
     for pair in summary["comparisons"]:
@@ -264,7 +260,7 @@ def other_differences(summary: dict[str, Any]) -> list[str]:
         notes = "; ".join(filter(None, lost))
         count = "1 other comparison is" if len(lost) == 1 else f"{len(lost)} other comparisons are"
         found.append(f"{count} {is_it}{f' ({notes})' if notes else ''}.")
-    return [f"On the test set: {' '.join(found)}"] if found else []
+    return [f"On the test set: {' '.join(found)}"] if found and summary["best"] else []
 
 
 def relation(pair: dict[str, Any], label: str) -> str:
@@ -272,6 +268,13 @@ def relation(pair: dict[str, Any], label: str) -> str:
     if pair["verdict"] in (None, "within noise"):
         return pair["verdict"] or "without a verdict"
     return "better" if pair["verdict"] == f"{label} is better" else "worse"
+
+
+def in_a_sentence(pair: dict[str, Any]) -> str:
+    """What a comparison says of test accuracy, as a sentence."""
+    is_it = relation(pair, pair["label"])
+    one, other = named(pair["label"]), named(pair["minus"])
+    return f"On the test set, {one} is {is_it} {dict(RELATIONS)[is_it]} {other}{margin(pair)}."
 
 
 def margin(pair: dict[str, Any]) -> str:
@@ -291,7 +294,8 @@ def caveats(summary: dict[str, Any]) -> list[str]:
         losses = {label: group["mean"]["val_loss"][-1] for label, group in tried.items()}
         lowest = min((label for label in losses if losses[label] is not None), key=losses.get)
         if losses[lowest] < losses[best["label"]]:
-            found.append(f"By mean validation loss, {named(lowest)} would be the best.")
+            of_these = " of these" if len(tried) < len(groups) else ""
+            found.append(f"By mean validation loss, {named(lowest)} would be the best{of_these}.")
     guessing = 100 / class_count(run for group in groups for run in group["runs"])
     least = NEAR_CHANCE * guessing
     for group in groups:
@@ -317,7 +321,7 @@ def at_the_edge(best: dict[str, Any], groups: Sequence[dict[str, Any]]) -> list[
             way = "low" if value == min(tried) else "high"
             found.append(
                 f"The best setting's {field.replace('_', ' ')}, {value:g}, is the {way}est of this "
-                f"experiment. A {way}er one may be better."
+                f"experiment. It tried no {way}er one."
             )
     return found
 
@@ -333,8 +337,8 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
 
 
 def named(label: str) -> str:
-    """A label for a sentence: in quotation marks where it holds a comma itself."""
-    return f"“{label}”" if "," in label else label
+    """A label for a sentence: in quotation marks, but for the likes of lr=0.1."""
+    return label if "=" in label and not {",", " "} & set(label) else f"“{label}”"
 
 
 def plus_minus(mean: float | None, std: float | None, scale: float = 100, digits: int = 2) -> str:

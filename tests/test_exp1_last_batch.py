@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from conftest import Lab, Rehearsal
@@ -54,28 +54,32 @@ def test_every_run_is_compared_with_its_twin(
     ends = {group["label"]: group["mean"]["val_accuracy"][-1] for group in summary["groups"]}
     best = max(RATES, key=ends.get)
     best_without = max(RATES, key=lambda label: ends[f"{label}, drop last"])
-    ways = (("With the last batch", "", best), ("Without it", ", drop last", best_without))
-    changes = sorted(100 * pair["test_accuracy"]["mean"] for pair in summary["comparisons"])
-    span = " to ".join(f"{change:+.2f}".replace("-", "−") for change in (changes[0], changes[-1]))
+    changes = {pair["minus"]: pair["test_accuracy"]["mean"] for pair in summary["comparisons"]}
     told = sum(pair["verdict"] != "within noise" for pair in summary["comparisons"])
-    rough = {
-        ending: sorted(100 * summary["roughness"][label + ending]["mean"] for label in labels)
-        for ending in ("", ", drop last")
-    }
-    without, with_it = (f"{x[0]:.2f} to {x[-1]:.2f}" for x in (rough[", drop last"], rough[""]))
-    assert summary["answer"] == (
-        f"Without the last batch, the mean test accuracy of a setting changes by {span} points, "
-        f"paired by seed ({told} of 6 changes are more than noise), and its mean roughness is "
-        f"{without} points instead of {with_it}."
+    tested = {group["label"]: group["test_accuracy"]["std"] for group in summary["groups"]}
+
+    def span(values: Iterable[float], form: str = ".2f") -> str:
+        low, *_, high = sorted(100 * value for value in values)
+        return f"{low:{form}} to {high:{form}}".replace("-", "−")
+
+    rough, stds = (
+        [span(values[label + ending] for label in RATES) for ending in ("", ", drop last")]
+        for values in ({n: x["mean"] for n, x in summary["roughness"].items()}, tested)
     )
-    for finding, (words, ending, winner) in zip(summary["findings"], ways, strict=True):
-        tested = {g["label"]: g["test_accuracy"] for g in summary["groups"]}
-        stds = sorted(100 * tested[label + ending]["std"] for label in labels)
-        assert finding == (
-            f"{words}, the standard deviation of a setting's test accuracy over the seeds is "
-            f"{stds[0]:.2f} to {stds[-1]:.2f} points, and {winner} has the highest mean validation "
-            "accuracy of 1.1's rates."
-        )
+    other = f"{100 * changes['BatchNormNet']:+.2f}".replace("-", "−")
+    assert summary["answer"] == (
+        "Without the last batch, the mean test accuracy of 1.1's rates changes by "
+        f"{span((changes[label] for label in RATES), '+.2f')} points, that of BatchNormNet by "
+        f"{other}. Of 6 changes, {told} are more than noise. From one epoch to the next, "
+        f"validation accuracy changes by {rough[1]} points instead of {rough[0]}, on average over "
+        "the second half of training at 1.1's rates."
+    )
+    assert summary["findings"] == [
+        "The standard deviation of test accuracy over the seeds is, for 1.1's rates, "
+        f"{stds[0]} points with the last batch and {stds[1]} without it. The highest mean "
+        f"validation accuracy of 1.1's rates has {best} with it, and “{best_without}, drop last” "
+        "without it."
+    ]
     table = (a_lab.root / "exp1_last_batch" / "table.md").read_text()
     assert title in table
     assert rows[0]["without it"] in table

@@ -77,6 +77,18 @@ def test_rehearsal_draws_gradients_by_network_window_and_epoch(rehearsal: Rehear
     folder = rehearsal.root / "quick" / "exp3_gradients"
     summary = json.loads((folder / "summary.json").read_text())
     page = (folder.parent / "README.md").read_text()
+    assert f"**Answer.** {summary['answer']}\n" in page
+    ((title, rows),) = summary["tables"].items()
+    assert title in page
+    assert [row["network"] for row in rows] == [
+        f"{network}, {window}"
+        for window in ("first 5 steps", "first 5 epochs", "last 5 epochs")
+        for network in ("DropoutNet", "BatchNormNet")
+    ]
+    for row in rows:
+        ratios = [float(cell) for layer, cell in row.items() if layer != "network"]
+        assert len(ratios) == 5
+        assert f"{min(ratios):.2g} to {max(ratios):.2g} ({row['network']})" in summary["answer"]
     names = list(figures.figures(summary))
     for part in ("DropoutNet", "compared", "epoch"):
         assert any("gradients" in name and part in name for name in names), part
@@ -119,11 +131,11 @@ def test_sizes_of_gradients_are_told_as_multiples_of_the_baselines() -> None:
         for record in group:
             if record["gradients"]:
                 record["gradients"]["last_epochs"] = {"mean": [2.0, 9.0, 0.4, 0.0]}
-    assert exp3_gradients.size_of_gradients(records) == (
-        "The mean |gradient| of a layer's weights, divided by BaselineNet's, is in the first 5 "
-        "steps 0.5 to 2 (DropoutNet); in the first 5 epochs 0.5 to 2 (DropoutNet); in the last 5 "
-        "epochs 1 to 1 (DropoutNet)."
-    )
+    assert exp3_gradients.multiples(records) == {
+        "DropoutNet, first 5 steps": {"conv1.weight": 2.0, "fc2.weight": 0.5},
+        "DropoutNet, first 5 epochs": {"conv1.weight": 2.0, "fc2.weight": 0.5},
+        "DropoutNet, last 5 epochs": {"conv1.weight": 1.0, "fc2.weight": 1.0},
+    }
     for group in records.values():
         group[:] = [{"gradients": None}]
-    assert exp3_gradients.size_of_gradients(records) is None
+    assert exp3_gradients.multiples(records) == {}

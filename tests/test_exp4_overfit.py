@@ -11,6 +11,7 @@ from project import files
 import exp1_lr
 import exp4_overfit
 from lab import experiment, figures
+from lab.tables import named
 from train import Run
 
 SMALL = {"EPOCHS": 1, "SEEDS": [1], "OVERFIT_STEPS": 40, "WEIGHT_DECAYS": [0.01]}
@@ -93,9 +94,13 @@ def test_steps_parameters_and_comparisons_are_told(
     assert pairs == [(label, "baseline") for label in remedies]
     assert len(groups["one image"]["mean"]["val_loss"]) == 40
     assert summary["answer"].startswith(
-        "1 of 1 seeds fit one image, 0 of 1 seeds fit one batch and 0 of 1 seeds fit the whole "
-        "split; the mean generalisation gap is "
+        "1 of 1 seeds fit one image, 0 of 1 seeds fit one batch and 0 of 1 seeds reach 90% on the "
+        "whole split during training. "
     )
+    for label in remedies:
+        change = 100 * (groups[label]["gap"]["mean"] - groups["baseline"]["gap"]["mean"])
+        words = f"{change:+.2f}".replace("-", "−") + f" (–) with {named(label)}, whose test"
+        assert words in summary["answer"]
     counts = dict.fromkeys(groups, 89_834) | {"width=8": 22_778}
     assert summary["trainable_parameters"] == counts
     table = (folder / "table.md").read_text()

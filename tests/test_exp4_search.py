@@ -163,8 +163,8 @@ def test_search_of_which_all_runs_diverge_is_told(
     assert [group["label"] for group in summary["groups"]] == ["untuned, lr=0.05, momentum=0"]
     assert summary["search"]["grid"]["winner"] is None
     assert "Every run of the grid search diverged." in summary["findings"]
-    assert "random minus grid search" in summary["answer"]
-    for finding in [summary["answer"], *summary["findings"]]:
+    assert len(summary["findings"]) == 2  # no difference of the searches, which is unknown
+    for finding in summary["findings"]:
         assert finding in (a_lab.root / "README.md").read_text()
     # and not even that one
     for run in untuned["untuned, lr=0.05, momentum=0"]:

@@ -3,11 +3,14 @@
 import json
 
 import pytest
+from made_up import made_up
 from test_summary import ENVIRONMENT, RUN, record
 
 import lab.page
-from lab.page import how_sure, section, write_page
+from lab.page import how_sure, second_machine, section, write_page
+from lab.store import Store
 from lab.summary import summarise
+from train import Run
 
 
 @pytest.fixture(autouse=True)
@@ -87,16 +90,15 @@ def test_a_section_answers_in_one_line_and_then_tells_the_scripts_findings(tmp_p
     parts = text.split("\n\n")
     standing = (
         "lr=0.05 has the highest mean validation accuracy, 80.00%. Its mean test accuracy is "
-        "50.00%, which is without a verdict against lr=0.1 (without seed 2, which diverged)."
-    )
-    gap = (
-        "The mean generalisation gap of lr=0.05 is 10.00 points (lowest: lr=0.05, 10.00; highest: "
+        "50.00%. Paired by seed, it is without a verdict against lr=0.1 (without seed 2, which "
+        "diverged). Its mean generalisation gap is 10.00 points (lowest: lr=0.05, 10.00; highest: "
         "lr=0.1, 30.00)."
     )
     assert parts[3] == f"**Answer.** {standing}"
-    assert parts[4].splitlines() == ["- One.", "- Two.", f"- {gap}"]
+    assert parts[4].splitlines() == ["- One.", "- Two."]
     own = section(summary_of(groups, answer="So it is.", findings=["One."]), tmp_path)
-    assert own.split("\n\n")[3:5] == ["**Answer.** So it is.", f"- {standing}\n- One.\n- {gap}"]
+    assert own.split("\n\n")[3:5] == ["**Answer.** So it is.", f"- {standing}\n- One."]
+    assert "\n\n\n" not in section(summary_of(groups), tmp_path)  # which has an answer alone
     assert [part for part in parts if part.endswith(":")] == [
         *("Settings:", "Comparisons:", "Roughness:"),
     ]
@@ -139,7 +141,7 @@ def test_a_rehearsal_and_a_half_way_report_say_so_before_the_answer(tmp_path):
     text = section(summary_of(groups, rehearsal=True), tmp_path)
     assert 0 < text.index("REHEARSAL on handwritten digits, not a finding.") < text.index("Answer")
     text = section(summary_of(groups, finished={"runs": 1, "of": 25}), tmp_path)
-    assert 0 < text.index("HALF-WAY: 1 of 25 runs are finished.") < text.index("Answer")
+    assert 0 < text.index("HALF-WAY: 1 of 25 runs are finished.") < text.index("**So far.**")
 
 
 def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices():
@@ -176,11 +178,39 @@ def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices():
         "The median is ± 10.18 points."
     )
     assert comparisons.startswith(
-        "Comparisons: 1 of 6 differences are more than noise. Without Holm's correction 3 would "
-        "be. "
+        "Comparisons: 1 of the 6 in the tables are more than noise. Without Holm's correction 3 "
+        "would be. "
     )
     assert "too high" in choice
     assert divergence == "Divergence: 2 of 16 runs diverged."  # a, seed 1, is one run, told twice
-    assert (
-        devices == "Devices: 1.1 on cpu; 2.1 on NVIDIA H100 and cpu. No comparison mixes devices."
+    assert devices.startswith(
+        "Devices: 1.1 on cpu; 2.1 on NVIDIA H100 and cpu. A comparison across"
     )
+
+
+def test_a_second_machine_is_held_against_the_first_run_by_run(tmp_path):
+    """By hand: |50 - 53|, |60 - 55| points again; seeds 1 and 2 of one rate are 10 points apart."""
+    ours, theirs = (Store(path, any_code=True) for path in (tmp_path, tmp_path / "second_machine"))
+    assert second_machine(tmp_path) == []
+    fields = {"network": "BaselineNet", "epochs": 2, "batch_size": 64, "split": "standard"}
+    values = ((1, 0.1), (2, 0.1), (1, 0.2), (3, 0.1))
+    *runs, unknown = (Run(seed=seed, learning_rate=rate, **fields) for seed, rate in values)
+    for store, device, loss, tests in (
+        (ours, "cpu (A)", 1.0, (0.50, 0.60, None)),
+        (theirs, "cpu (B)", 1.25, (0.53, 0.55, 0.90)),
+    ):
+        for run, test in zip(runs, tests, strict=True):
+            found = made_up(run, test_accuracy=test, diverged_at=0 if test is None else None)
+            found["environment"] = found["environment"] | {"device": device}
+            found["train_loss"][0] = test and loss
+            store.save(run, found, None)
+    theirs.save(unknown, made_up(unknown), None)  # which the first machine has not trained
+    (sentence,) = second_machine(tmp_path)
+    assert sentence == (
+        "Processors: 2 runs on cpu (A) were trained on cpu (B), too, which rounds differently. The "
+        "training loss of the first epoch differs by up to 2.5e-01 nats. Training magnifies this: "
+        "the final test accuracy differs by 4.00 points on average, and by up to 5.00. Two seeds "
+        "of one setting differ by 10.00."
+    )
+    keep(tmp_path, summary_of({"x": [record(1, 0.6)]}))
+    assert f"- {sentence}\n" in write_page(tmp_path).read_text()

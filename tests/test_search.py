@@ -166,4 +166,4 @@ def test_a_search_that_found_nothing_is_told():
     searches = {"random": searched([[None, None]] * 2), "grid": searched([[0.5, 0.5]] * 2)}
     found = search_in_words(searches, {"grid": [record(1, 0.57)]})
     assert found[0] == "Every run of the random search diverged."
-    assert found[2].endswith("random minus grid search, is – points on average (95% interval –).")
+    assert len(found) == 2  # without a difference of the searches, which is unknown

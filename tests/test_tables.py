@@ -13,6 +13,7 @@ from lab.tables import (
     caveats,
     conclusions,
     facts,
+    in_a_sentence,
     percent,
     plus_minus,
     save,
@@ -216,7 +217,7 @@ def test_devices_that_differ_give_no_verdict():
         "b": [record(seed, 0.6, environment=gpu) for seed in (1, 2)],
     }
     assert comparison(summary_of(groups))[4:7] == ["–", "–", "none: different devices"]
-    assert standing(summary_of(groups)).endswith(", which is without a verdict against b.")
+    assert "Paired by seed, it is without a verdict against “b”." in standing(summary_of(groups))
     assert "Device: cpu and NVIDIA H100." in facts(summary_of(groups))
 
 
@@ -258,58 +259,74 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
     for one in groups["c"]:
         one["final_train_accuracy"] = 0.6
     assert told(groups) == (
-        "b has the highest mean validation accuracy, 80.67%. Its mean test accuracy is 73.35% "
-        "(95% interval ± 5.19), which is better than a (by 1.02 points) and “d, e” (by 11.02 "
-        "points), and within noise of c (without seed 3, which diverged).",
-        "The mean generalisation gap of b is 9.33 points (lowest: b, 9.33; highest: “d, e”, "
-        "39.67).",
+        "“b” has the highest mean validation accuracy, 80.67%. Its mean test accuracy is 73.35% "
+        "(95% interval ± 5.19). Paired by seed, it is better than “a” (by 1.02 points) and “d, e” "
+        "(by 11.02 points), and within noise of “c” (without seed 3, which diverged). Its mean "
+        "generalisation gap is 9.33 points (lowest: “b”, 9.33; highest: “d, e”, 39.67).",
     )
     pairs = [("b", "a"), ("c", "b"), ("c", "d, e"), ("a", "d, e")]
     assert told(groups, candidates=["a", "c"], comparisons=pairs) == (
-        "a has the highest mean validation accuracy, 66.67%, among a and c. Its mean test accuracy "
-        "is 72.33% (95% interval ± 5.17), which is better than “d, e” (by 10.00 points), and worse "
-        "than b (by 1.02 points).",
-        "The mean generalisation gap of a is 23.33 points (lowest: c, 9.50; highest: a, 23.33).",
-        "On the test set: 2 other comparisons are within noise (c minus b without seed 3, which "
-        "diverged; c minus “d, e” without seed 3, which diverged).",
+        "“a” has the highest mean validation accuracy among “a” and “c”, 66.67%. Its mean test "
+        "accuracy is 72.33% (95% interval ± 5.17). Paired by seed, it is better than “d, e” (by "
+        "10.00 points), and worse than “b” (by 1.02 points). Its mean generalisation gap is 23.33 "
+        "points (lowest: “c”, 9.50; highest: “a”, 23.33).",
+        "On the test set: 2 other comparisons are within noise (“c” minus “b” without seed 3, "
+        "which diverged; “c” minus “d, e” without seed 3, which diverged).",
     )
     pairs = [("b", "d, e"), ("a", "d, e"), ("d, e", "a"), ("a", "b")]
     assert told(groups, candidates=["c"], comparisons=pairs) == (
-        "c has the highest mean validation accuracy, 50.50%, among c. Its mean test accuracy is "
-        "72.50% (95% interval ± 31.77).",
-        "The mean generalisation gap of c is 9.50 points.",
-        "On the test set: b is better than “d, e” (by 11.02 points) and a (by 1.02 points). a is "
-        "better than “d, e” (by 10.00 points) and “d, e” (by 10.00 points).",
+        "“c” has the highest mean validation accuracy among “c”, 50.50%. Its mean test accuracy is "
+        "72.50% (95% interval ± 31.77). Its mean generalisation gap is 9.50 points.",
+        "On the test set: “b” is better than “d, e” (by 11.02 points) and “a” (by 1.02 points). "
+        "“a” is better than “d, e” (by 10.00 points) and “d, e” (by 10.00 points).",
     )
     five = groups | {"f": groups["c"]}
     four = summary_of(five, candidates=["a", "b", "c", "d, e"])
-    assert ", 80.67%, among 4 candidates. Its" in standing(four)
-    assert told({"x": [record(1, 0.6)]}) == (
-        "x has the highest mean validation accuracy, 60.00%. Its mean test accuracy is 50.00%.",
-        "The mean generalisation gap of x is 30.00 points.",
+    assert "among 4 candidates, 80.67%. Its" in standing(four)
+    assert told({"lr=0.1": [record(1, 0.6)]}) == (
+        "lr=0.1 has the highest mean validation accuracy, 60.00%. Its mean test accuracy is 50.00%."
+        " Its mean generalisation gap is 30.00 points.",
     )
-    nothing = {"x": [record(1, 0.9, diverged_at=0)]}
-    assert told(nothing) == ("There is no best setting, because too many runs diverged.",)
-    started = {"x": [record(1, 0.6, run=RUN | {"start": RUN | {"seed": 1}})]}
-    assert len(told(started)) == 1  # it may have seen the images that it validates on
+    lost = [record(1, 0.9, diverged_at=0)]
+    nothing = ("There is no best setting, because too many runs diverged.",)
+    assert told({"x": lost}) == nothing
+    assert told({"x": lost, "y": lost}, comparisons=[("x", "y")]) == nothing
+    # it may have seen the images that it validates on
+    started = {"x y": [record(1, 0.6, run=RUN | {"start": RUN | {"seed": 1}})]}
+    assert told(started) == (
+        "“x y” has the highest mean validation accuracy. Its mean test accuracy is 50.00%.",
+    )
 
 
 def told(groups, **more):
-    """What is told but for caveats, which have tests of their own."""
+    """All conclusions, without the caveats."""
     summary = summary_of(groups, **more)
-    return tuple(line for line in conclusions(summary) if line not in caveats(summary))
+    found = [standing(summary), *conclusions(summary)[1:]]
+    assert conclusions(summary)[0] == " ".join([standing(summary), *caveats(summary)])
+    return tuple(found)
 
 
-def test_the_answer_comes_first_then_the_best_and_what_else_was_found():
+def test_the_answer_and_its_caveats_come_first():
     groups = {"a": [at(0.1, 1, 0.6)], "b": [at(0.2, 1, 0.5)]}
-    first, second, third, gap, *limits = conclusions(
-        summary_of(groups, answer="So.", findings=["And so."])
-    )
-    assert (first, third) == ("So.", "And so.")
-    assert second == standing(summary_of(groups))
-    assert gap.startswith("The mean generalisation gap of a is")
-    assert limits == caveats(summary_of(groups))
+    stands, limits = standing(summary_of(groups)), caveats(summary_of(groups))
     assert len(limits) == 1
+    assert conclusions(summary_of(groups, findings=["And so."])) == [
+        f"{stands} {limits[0]}",
+        "And so.",
+    ]
+    own = summary_of(groups, answer="So.", findings=["And so."])
+    assert conclusions(own) == ["So.", stands, "And so.", *limits]
+    del own["answer"]  # as in a summary of an older version
+    assert conclusions(own)[0] == f"{stands} {limits[0]}"
+
+
+def test_a_comparison_is_a_sentence():
+    better = [record(seed, 0.8, 0.70 + seed / 1000) for seed in (1, 2, 3)]
+    groups = {"a": better, "lr=0.1": [record(seed, 0.6, 0.60) for seed in (1, 2, 3)]}
+    (pair,) = summary_of(groups)["comparisons"]
+    assert in_a_sentence(pair) == "On the test set, “a” is better than lr=0.1 (by 10.20 points)."
+    (pair,) = summary_of({"a": better, "b": better})["comparisons"]
+    assert in_a_sentence(pair) == "On the test set, “a” is within noise of “b”."
 
 
 def test_a_best_at_the_edge_of_what_was_tried_is_a_caveat():
@@ -323,17 +340,17 @@ def test_a_best_at_the_edge_of_what_was_tried_is_a_caveat():
         return caveats(summary_of(groups))
 
     assert edge(0.01) == [
-        "The best setting's learning rate, 0.01, is the lowest of this experiment. A lower one may "
-        "be better."
+        "The best setting's learning rate, 0.01, is the lowest of this experiment. It tried no "
+        "lower one."
     ]
     assert edge(0.1) == [
-        "The best setting's learning rate, 0.1, is the highest of this experiment. A higher one "
-        "may be better."
+        "The best setting's learning rate, 0.1, is the highest of this experiment. It tried no "
+        "higher one."
     ]
     assert edge(0.05) == []
     assert edge(128, "batch_size", (32, 64, 128)) == [
-        "The best setting's batch size, 128, is the highest of this experiment. A higher one may "
-        "be better."
+        "The best setting's batch size, 128, is the highest of this experiment. It tried no "
+        "higher one."
     ]
     dropout = {"field": "dropout_rate", "values": (0, 0.2, 0.4), "network": "DropoutNet"}
     assert edge(0, **dropout) == []  # no rate is below zero
@@ -364,7 +381,7 @@ def test_a_best_by_accuracy_that_is_not_the_best_by_loss_is_a_caveat():
         "b": [record(1, 0.7, val_loss=[1.0, 1.25])],
         "c": [record(1, 0.1, diverged_at=1)],
     }
-    assert caveats(summary_of(groups)) == ["By mean validation loss, b would be the best."]
+    assert caveats(summary_of(groups)) == ["By mean validation loss, “b” would be the best."]
     assert caveats(summary_of(groups, candidates=["a", "c"])) == []
 
 
@@ -377,8 +394,8 @@ def test_runs_that_learned_nothing_are_named():
         "c": [record(1, 0.1), record(2, 0.0)],
     }
     assert caveats(summary_of(groups)) == [
-        "Some runs learned nothing (final validation accuracy below 15%; guessing gives 10%): b "
-        "(1 of 3) and c (2 of 2).",
+        "Some runs learned nothing (final validation accuracy below 15%; guessing gives 10%): “b” "
+        "(1 of 3) and “c” (2 of 2).",
     ]
     two_classes = {"a": [record(1, 0.7, confusion_matrix=[[1, 1], [1, 1]])]}
     assert "below 75%; guessing gives 50%" in caveats(summary_of(two_classes))[0]
