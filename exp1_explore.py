@@ -47,7 +47,7 @@ def mostly_sound(records: Records) -> Records:
 
 
 def suggested_range(records: Records, margin: float) -> list[float] | None:
-    """The lowest and the highest rate of the suggested range; None where most runs diverged.
+    """The lowest and the highest rate of the suggested range; None where no rate is mostly sound.
 
     margin is a fraction of accuracy.
     """
@@ -72,7 +72,7 @@ def main(experiment: Experiment) -> None:
         raise UserError(f"RANGE_MARGIN = {RANGE_MARGIN!r}: must be a number, at least 0")
     records = experiment.train(runs())
     suggested = suggested_range(records, RANGE_MARGIN)
-    answer = "None: most runs diverged at every rate."
+    answer = "None: at every rate, half of the runs or more diverged."
     if suggested:
         answer = (
             f"{suggested[0]:.12g} to {suggested[1]:.12g}. Of the rates tried, those in this range "

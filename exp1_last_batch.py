@@ -94,16 +94,17 @@ def main(experiment: Experiment) -> None:
         answer=(
             "Without the last batch, the mean test accuracy of 1.1's rates changes by "
             f"{span(map(changes.get, rates), '+.2f')} points, that of {other} by "
-            f"{signed(changes[other])}. Of {len(verdicts)} changes, {told} are more than noise. "
+            f"{signed(changes[other])}. More than noise: {told} of {len(verdicts)} changes. "
             f"{'Seeds that diverged are left out. ' if lost else ''}From one epoch to the next, "
             f"validation accuracy changes by {without['rough']} points instead of "
-            f"{with_it['rough']}, on average over the second half of training at 1.1's rates."
+            f"{with_it['rough']}, on average over the second half of training at 1.1's rates "
+            "(not tested)."
         ),
         findings=[
             f"The standard deviation of test accuracy over the seeds is, for 1.1's rates, "
             f"{with_it['std']} points with the last batch and {without['std']} without it. The "
-            f"highest mean validation accuracy of 1.1's rates has {with_it['best']} with it, and "
-            f"{named(without['best'])} without it."
+            f"highest mean validation accuracy of 1.1's rates is that of {with_it['best']} with "
+            f"it, and that of {named(without['best'])} without it."
         ],
         tables={"Roughness of validation accuracy, in percentage points": rows},
         roughness=rough,

@@ -93,15 +93,16 @@ def multiples(records: Records) -> dict[str, dict[str, float]]:
 def main(experiment: Experiment) -> None:
     records = experiment.train(runs())
     found, first = multiples(records), next(iter(watched_runs())).split(",")[0]
-    ends = [f"{min(x.values()):.2g} to {max(x.values()):.2g} ({n})" for n, x in found.items()]
+    ends = [f"{min(x.values()):.3g} to {max(x.values()):.3g} ({n})" for n, x in found.items()]
     answer = None
     if found:
         answer = (
-            "From the lowest to the highest layer, the mean |gradient| of the weights is so many "
-            f"times {first}'s: {in_words(ends)}. These are means over seeds, without a test."
+            f"The mean |gradient| of a layer's weights, divided by {first}'s, is, from the "
+            f"smallest to the largest of the layers, {in_words(ends)}. These are means over the "
+            "seeds that did not diverge, without a test."
         )
     rows = [
-        {"network": words} | {name.split(".")[0]: f"{x:.2g}" for name, x in by_name.items()}
+        {"network": words} | {name.split(".")[0]: f"{x:.3g}" for name, x in by_name.items()}
         for words, by_name in found.items()
     ]
     experiment.report(

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.records import all_settings
 from lab.summary import Record, Records, in_words, spread, summarise_group
-from lab.tables import interval, named, percent, relation, seeds_in_words, signed
+from lab.tables import interval, left_out, named, percent, relation, seeds_in_words, signed
 
 Curve = Sequence[float | None]  # one number an epoch, None once the run has diverged
 
@@ -98,13 +98,15 @@ def in_short(stages: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, A
         sound = len(one["seeds"]) - len(one["could_not"])
         fitted.append(f"{sound} of {len(one['seeds'])} seeds {what}")
     changes = [
-        f"{signed(pair['gap']['mean'])} ({interval(pair['gap'])}) with {named(pair['label'])}, "
-        f"whose test accuracy is {relation(pair, pair['label'])}"
+        f"{signed(pair['gap']['mean'])} ({interval(pair['gap'])}) with {named(pair['label'])} "
+        f"(test accuracy: {relation(pair, pair['label'])}"
+        f"{', ' + left_out(pair) if pair['left_out'] else ''})"
         for pair in comparisons
     ]
+    warning = " Trust none of the following." if any(one["could_not"] for one in stages) else ""
     return (
-        f"{in_words(fitted)}. The generalisation gap minus the baseline's, in points with its 95% "
-        f"interval, is {'; '.join(changes)}."
+        f"{in_words(fitted)}.{warning} The generalisation gap minus the baseline's, in points with "
+        f"its uncorrected 95% interval, is {'; '.join(changes)}."
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from lab.figures import figures, file_name
 from lab.records import run_of
 from lab.store import Store, write
-from lab.summary import DAMAGE, SIGNIFICANCE, common, in_words, load_summaries
+from lab.summary import DAMAGE, SIGNIFICANCE, common, in_words, load_summaries, without_seed
 from lab.tables import GLOSSARY, conclusions, facts, table
 
 INTRODUCTION = f"""\
@@ -85,7 +85,7 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
         "images, so no interval says how much another split would change.",
         f"Intervals: the widest 95% interval of a setting's mean test accuracy is ± "
         f"{max(widths):.2f} points. The median is ± {median(widths):.2f} points.",
-        f"Comparisons: {told} of the {len(pairs)} in the tables are more than noise. Without "
+        f"Comparisons: more than noise are {told} of the {len(pairs)} in the tables. Without "
         f"Holm's correction {uncorrected} would be. Each table is corrected for its own number of "
         "comparisons. So one that stands in two tables can have another p (Holm) in each.",
         "Choice: the best setting is chosen by the validation accuracy of the same runs that are "
@@ -99,14 +99,15 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
 def second_machine(root: Path) -> list[str]:
     """How far another machine agrees, whose records lie in second_machine/runs; a sentence or none.
 
-    Its runs are those of records in runs/, by their values. Diverged runs are left out.
+    Its runs are those of records in runs/, by their values.
     """
-    ours, pairs = Store(root, any_code=True), []
+    ours, both = Store(root, any_code=True), []
     for path in sorted(root.glob("second_machine/runs/*.json")):
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        found = ours.load_record(run_of(theirs["run"]))
-        if found and None not in (found["test_accuracy"], theirs["test_accuracy"]):
-            pairs.append((found, theirs))
+        with suppress(*DAMAGE):
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+            if found := ours.load_record(run_of(theirs["run"])):
+                both.append((found, theirs))
+    pairs = [(a, b) for a, b in both if None not in (a["test_accuracy"], b["test_accuracy"])]
     if not pairs:
         return []
     one, other = (
@@ -118,12 +119,13 @@ def second_machine(root: Path) -> list[str]:
     seeds = [
         100 * abs(a["test_accuracy"] - b["test_accuracy"])
         for (a, _), (b, _) in combinations(pairs, 2)
-        if a["run"] | {"seed": 0} == b["run"] | {"seed": 0}
+        if without_seed(a["run"]) == without_seed(b["run"])
     ]
-    as_seeds = f" Two seeds of one setting differ by {fmean(seeds):.2f}." if seeds else ""
+    lost = f" Left out: {len(both) - len(pairs)} that diverged." if len(both) > len(pairs) else ""
+    as_seeds = f" Two seeds of a setting differ by {fmean(seeds):.2f} on average." if seeds else ""
     return [
-        f"Processors: {len(pairs)} runs on {one} were trained on {other}, too, which rounds "
-        f"differently. The training loss of the first epoch differs by up to {max(losses):.1e} "
-        "nats. Training magnifies this: the final test accuracy differs by "
-        f"{fmean(again):.2f} points on average, and by up to {max(again):.2f}.{as_seeds}"
+        f"Second machine: {len(pairs)} of the runs on {one} were trained on {other}, too.{lost} "
+        f"The training loss of the first epoch differs by up to {max(losses):.1e} nats, the final "
+        f"test accuracy by {fmean(again):.2f} points on average and by up to {max(again):.2f}."
+        + as_seeds
     ]

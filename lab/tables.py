@@ -196,10 +196,9 @@ def facts(summary: dict[str, Any]) -> str:
 
 def conclusions(summary: dict[str, Any]) -> list[str]:
     """What an experiment says, its answer first; each in a few sentences."""
-    stands, rest = standing(summary), [*summary["findings"], *other_differences(summary)]
-    if answer := summary.get("answer"):
-        return [answer, stands, *rest, *caveats(summary)]
-    return [" ".join([stands, *caveats(summary)]), *rest]
+    stands = " ".join([standing(summary), *caveats(summary)])
+    own = [answer] if (answer := summary.get("answer")) else []
+    return [*own, stands, *summary["findings"], *other_differences(summary)]
 
 
 def standing(summary: dict[str, Any]) -> str:
@@ -217,8 +216,9 @@ def standing(summary: dict[str, Any]) -> str:
     reached = f", {percent(groups[best]['mean']['val_accuracy'][-1])}" if new else ""
     test = groups[best]["test_accuracy"]
     ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
+    highest = f"{named(best)} has the highest mean validation accuracy{among}{reached}."
     found = [
-        f"{named(best)} has the highest mean validation accuracy{among}{reached}.",
+        highest if len(candidates) > 1 else f"{named(best)} is the only candidate.",
         f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
     ]
     others: dict[str, list[str]] = {}  # by how the best compares with them

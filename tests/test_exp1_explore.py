@@ -95,7 +95,7 @@ def test_all_runs_diverged_suggests_no_range(
     summary = json.loads((a_lab.root / "exp1_explore" / "summary.json").read_text())
     assert (summary["best"], summary["candidates"]) == (None, [])
     assert summary["suggested_range"] is None
-    answer = "None: most runs diverged at every rate."
+    answer = "None: at every rate, half of the runs or more diverged."
     assert summary["answer"] == answer
     assert answer in capsys.readouterr().out
     assert answer in (a_lab.root / "README.md").read_text()

@@ -88,7 +88,7 @@ def test_rehearsal_draws_gradients_by_network_window_and_epoch(rehearsal: Rehear
     for row in rows:
         ratios = [float(cell) for layer, cell in row.items() if layer != "network"]
         assert len(ratios) == 5
-        assert f"{min(ratios):.2g} to {max(ratios):.2g} ({row['network']})" in summary["answer"]
+        assert f"{min(ratios):.3g} to {max(ratios):.3g} ({row['network']})" in summary["answer"]
     names = list(figures.figures(summary))
     for part in ("DropoutNet", "compared", "epoch"):
         assert any("gradients" in name and part in name for name in names), part

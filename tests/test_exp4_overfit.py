@@ -99,7 +99,7 @@ def test_steps_parameters_and_comparisons_are_told(
     )
     for label in remedies:
         change = 100 * (groups[label]["gap"]["mean"] - groups["baseline"]["gap"]["mean"])
-        words = f"{change:+.2f}".replace("-", "−") + f" (–) with {named(label)}, whose test"
+        words = f"{change:+.2f}".replace("-", "−") + f" (–) with {named(label)} (test accuracy: "
         assert words in summary["answer"]
     counts = dict.fromkeys(groups, 89_834) | {"width=8": 22_778}
     assert summary["trainable_parameters"] == counts

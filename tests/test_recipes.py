@@ -59,6 +59,9 @@ def append(path: Path, code: str) -> None:
 
 def follow_network(project: Project) -> None:
     append(project.folder / "models.py", recipe("A network")[1])
+    assert '`initialisation="my own"`, if its name is `my_own`' in " ".join(README.split())
+    code = "def my_own(weight: Tensor) -> None:\n    nn.init.orthogonal_(weight)\n"
+    append(project.folder / "models.py", code)
 
 
 def follow_schedule(project: Project) -> None:
@@ -90,7 +93,8 @@ def follow_experiment(project: Project) -> None:
     text, count = re.subn(r"(?s)    return \{\n.*?\n    \}\n", lambda found: body, text)
     assert count == 1
     assert 'network="BaselineNet"' in text
-    text = text.replace('network="BaselineNet"', 'network="WideNet"')  # named in a script
+    own = 'network="WideNet", initialisation="my own"'  # named in a script
+    text = text.replace('network="BaselineNet"', own)
     (project.folder / "my_experiment.py").write_text(text.replace("[1, 2]", "[1]"))
 
 
@@ -131,8 +135,9 @@ def test_experiment_of_ones_own_sweeps_the_batch_size_of_a_network_of_ones_own(
     found = check_report(house.results, "my_experiment", labels)
     assert [group["settings"]["batch_size"] for group in found["groups"]] == [32, 64, 128]
     assert {group["settings"]["network"] for group in found["groups"]} == {"WideNet"}
+    assert {group["settings"]["initialisation"] for group in found["groups"]} == {"my own"}
     assert found["settings"]["BATCH_SIZES"] == [32, 64, 128]
-    assert list(house.results.glob("runs/WideNet_*batch-size=128_seed=1_*.pt"))
+    assert list(house.results.glob("runs/WideNet_*batch-size=128_*_seed=1_*.pt"))
 
 
 @pytest.mark.slow
