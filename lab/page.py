@@ -114,18 +114,23 @@ def second_machine(root: Path) -> list[str]:
         in_words(common(record["environment"]["device"] for record in side))
         for side in zip(*pairs, strict=True)
     )
-    losses = [abs(a["train_loss"][0] - b["train_loss"][0]) for a, b in pairs]
+    losses = [100 * abs(a["train_loss"][0] / b["train_loss"][0] - 1) for a, b in pairs]
     again = [100 * abs(a["test_accuracy"] - b["test_accuracy"]) for a, b in pairs]
     seeds = [
         100 * abs(a["test_accuracy"] - b["test_accuracy"])
-        for (a, _), (b, _) in combinations(pairs, 2)
+        for side in zip(*pairs, strict=True)
+        for a, b in combinations(side, 2)
         if without_seed(a["run"]) == without_seed(b["run"])
     ]
     lost = f" Left out: {len(both) - len(pairs)} that diverged." if len(both) > len(pairs) else ""
-    as_seeds = f" Two seeds of a setting differ by {fmean(seeds):.2f} on average." if seeds else ""
+    as_seeds = (
+        f" On one machine, two seeds of a setting differ by {fmean(seeds):.2f} on average."
+        if seeds
+        else ""
+    )
     return [
         f"Second machine: {len(pairs)} of the runs on {one} were trained on {other}, too.{lost} "
-        f"The training loss of the first epoch differs by up to {max(losses):.1e} nats, the final "
+        f"The training loss of the first epoch differs by up to {max(losses):.2g}%, the final "
         f"test accuracy by {fmean(again):.2f} points on average and by up to {max(again):.2f}."
         + as_seeds
     ]
