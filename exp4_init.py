@@ -12,6 +12,7 @@ some late and some not at all.
 import lab
 from lab import Experiment, Groups, Records
 from lab.summary import in_words
+from lab.tables import named
 
 EPOCHS = 30
 EARLY_EPOCHS = 5  # shown in a figure of their own
@@ -50,7 +51,7 @@ def zero_gradients(records: Records) -> list[str]:
         dead = [sum(not any(tensor) for tensor in tensors) for tensors in means]
         if any(dead):
             found.append(
-                f"In the first {len(dead)} steps of {label}, the gradients of {in_words(dead)} of "
+                f"In the first {len(dead)} steps of {named(label)}, the gradients of {in_words(dead)} of "
                 f"{len(means[0])} parameter tensors are exactly zero."
             )
     return found

@@ -66,10 +66,10 @@ def test_rehearsal_finds_that_zeros_have_no_gradient_but_one(rehearsal: Rehearsa
     assert moved == {"fc2.bias"}  # as nothing else can have a gradient
     assert all(kaiming["gradients"]["first_steps"]["mean"]["mean"])
     (finding,) = summary["findings"]
-    assert "steps of zeros, the gradients of 9, 9, 9, 9 and 9 of 10 parameter tensors" in finding
+    assert "steps of “zeros”, the gradients of 9, 9, 9, 9 and 9 of 10 parameter tensors" in finding
     page = (folder.parent / "README.md").read_text()
     assert finding in page
-    assert "zeros (1 of 1)" in page  # learned nothing
+    assert "“zeros” (1 of 1)" in page  # learned nothing
 
 
 @pytest.mark.slow
