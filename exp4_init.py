@@ -51,8 +51,8 @@ def zero_gradients(records: Records) -> list[str]:
         dead = [sum(not any(tensor) for tensor in tensors) for tensors in means]
         if any(dead):
             found.append(
-                f"In the first {len(dead)} steps of {named(label)}, the gradients of {in_words(dead)} of "
-                f"{len(means[0])} parameter tensors are exactly zero."
+                f"In the first {len(dead)} steps of {named(label)}, the gradients of "
+                f"{in_words(dead)} of {len(means[0])} parameter tensors are exactly zero."
             )
     return found
 

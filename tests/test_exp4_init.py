@@ -45,8 +45,8 @@ def test_gradients_of_exactly_zero_are_named() -> None:
     }
     end = "of 3 parameter tensors are exactly zero."
     assert exp4_init.zero_gradients(records) == [
-        f"In the first 5 steps of zeros, the gradients of 2, 2, 2, 2 and 2 {end}",
-        f"In the first 2 steps of odd, the gradients of 0 and 1 {end}",
+        f"In the first 5 steps of “zeros”, the gradients of 2, 2, 2, 2 and 2 {end}",
+        f"In the first 2 steps of “odd”, the gradients of 0 and 1 {end}",
     ]
 
 
