@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lab.records import all_settings
-from lab.summary import Record, Records, final_accuracy, spread
+from lab.summary import Record, Records, common, final_accuracy, in_words, spread
 from lab.tables import interval, percent, signed
 
 Point = dict[str, float]
@@ -56,8 +56,9 @@ def stream(seed: int) -> np.random.RandomState:
 def summarise_search(tried: Sequence[Sequence[Record]]) -> dict[str, Any]:
     """What the repeats of one search found, from the records of each point: one a repeat.
 
-    {"repeats": [{"seed", "points": [what was found at each], "best_so_far": [after each], "winner":
-    a point or None}], "best_so_far": {"mean": [after each], "std": [...]} over repeats, "winner"}
+    {"repeats": [{"seed", "device" (or several), "points": [what was found at each], "best_so_far":
+    [after each], "winner": a point or None}], "best_so_far": {"mean": [after each], "std": [...]}
+    over repeats, "winner"}
 
     A point's accuracy is that of validation after the last epoch, None where the run diverged.
     """
@@ -70,8 +71,9 @@ def summarise_search(tried: Sequence[Sequence[Record]]) -> dict[str, Any]:
             for record in records
         ]
         found = best_so_far([point["val_accuracy"] for point in points])
-        repeat = {"seed": records[0]["seed"], "points": points, "best_so_far": found}
-        repeats.append(repeat | {"winner": winner(points)})
+        device = common(record["environment"]["device"] for record in records)
+        repeat = {"seed": records[0]["seed"], "device": device, "points": points}
+        repeats.append(repeat | {"best_so_far": found, "winner": winner(points)})
     by_budget = [spread(found) for found in zip(*(r["best_so_far"] for r in repeats), strict=True)]
     return {
         "repeats": repeats,
@@ -113,12 +115,22 @@ def search_in_words(searches: dict[str, dict[str, Any]], records: Records) -> li
             f"{len(sound)} noisy numbers tends to be too high. From fresh seeds the winner's mean "
             f"is {percent(final_accuracy(records[name]))}."
         )
+    devices = common(in_words(r["device"]) for one in searches.values() for r in one["repeats"])
+    if isinstance(devices, list):
+        found.append(f"The repeats were trained on {in_words(devices)}. No difference mixes them.")
     for one, other in combinations(searches, 2):
-        ends = [[r["best_so_far"][-1] for r in searches[name]["repeats"]] for name in (one, other)]
-        lead = spread(a - b for a, b in zip(*ends, strict=True) if None not in (a, b))
-        if lead["mean"] is not None:
+        repeats = zip(searches[one]["repeats"], searches[other]["repeats"], strict=True)
+        ends = [
+            [repeat["best_so_far"][-1] for repeat in pair]
+            for pair in repeats
+            if pair[0]["device"] == pair[1]["device"] and isinstance(pair[0]["device"], str)
+        ]
+        leads = [a - b for a, b in ends if None not in (a, b)]
+        if leads:
+            lead = spread(leads)
             found.append(
                 f"The highest validation accuracy of a repeat, {one} minus {other} search, is "
-                f"{signed(lead['mean'])} points on average (95% interval {interval(lead)})."
+                f"{signed(lead['mean'])} points on average (95% interval {interval(lead)}; "
+                f"repeats: {len(leads)})."
             )
     return found

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp
-from test_summary import RUN, record
+from test_summary import ENVIRONMENT, RUN, record
 
 from lab.search import best_so_far, grid, sample, search_in_words, summarise_search, winner
 
@@ -128,12 +128,16 @@ def test_a_search_that_only_diverged_has_no_winner():
     assert nothing["best_so_far"] == {"mean": [None], "std": [None]}
 
 
-def searched(accuracies):
+def searched(accuracies, devices=("cpu", "cpu")):
     """A search of two runs, repeated twice; None where a run diverged."""
     points = [
         [
-            tried(seed, 0.001 * seed, 0.9, one or 0.5, diverged_at=None if one else 0)
-            for seed, one in zip((7, 8), row, strict=True)
+            tried(
+                *(seed, 0.001 * seed, 0.9, one or 0.5),
+                diverged_at=None if one else 0,
+                environment=ENVIRONMENT | {"device": device},
+            )
+            for seed, one, device in zip((7, 8), row, devices, strict=True)
         ]
         for row in accuracies
     ]
@@ -158,7 +162,7 @@ def test_a_search_is_told_with_how_its_winner_flatters():
         "numbers tends to be too high. From fresh seeds the winner's mean is –.",
         # 62 − 50 and 60 − 64: mean 4, deviation 11.314, over √2 = 8, times Student's 12.7062
         "The highest validation accuracy of a repeat, random minus grid search, is +4.00 points on "
-        "average (95% interval −97.65 to +105.65).",
+        "average (95% interval −97.65 to +105.65; repeats: 2).",
     ]
 
 
@@ -167,3 +171,16 @@ def test_a_search_that_found_nothing_is_told():
     found = search_in_words(searches, {"grid": [record(1, 0.57)]})
     assert found[0] == "Every run of the random search diverged."
     assert len(found) == 2  # without a difference of the searches, which is unknown
+
+
+def test_searches_are_compared_only_in_repeats_on_one_device():
+    searches = {
+        "random": searched([[0.5, 0.6]] * 2, ("cpu (A)", "cpu (B)")),
+        "grid": searched([[0.4, 0.5]] * 2, ("cpu (A)", "cpu (A)")),
+    }
+    found = search_in_words(searches, {name: [record(1, 0.5)] for name in searches})
+    assert found[2:] == [
+        "The repeats were trained on cpu (A) and cpu (B). No difference mixes them.",
+        "The highest validation accuracy of a repeat, random minus grid search, is +10.00 points "
+        "on average (95% interval –; repeats: 1).",
+    ]
