@@ -70,10 +70,15 @@ def summarise_search(tried: Sequence[Sequence[Record]]) -> dict[str, Any]:
             | {"val_accuracy": record["val_accuracy"][-1]}
             for record in records
         ]
-        found = best_so_far([point["val_accuracy"] for point in points])
-        device = common(record["environment"]["device"] for record in records)
-        repeat = {"seed": records[0]["seed"], "device": device, "points": points}
-        repeats.append(repeat | {"best_so_far": found, "winner": winner(points)})
+        repeats.append(
+            {
+                "seed": records[0]["seed"],
+                "device": common(record["environment"]["device"] for record in records),
+                "points": points,
+                "best_so_far": best_so_far([point["val_accuracy"] for point in points]),
+                "winner": winner(points),
+            }
+        )
     by_budget = [spread(found) for found in zip(*(r["best_so_far"] for r in repeats), strict=True)]
     return {
         "repeats": repeats,
@@ -120,12 +125,12 @@ def search_in_words(searches: dict[str, dict[str, Any]], records: Records) -> li
         found.append(f"The repeats were trained on {in_words(devices)}. No difference mixes them.")
     for one, other in combinations(searches, 2):
         repeats = zip(searches[one]["repeats"], searches[other]["repeats"], strict=True)
-        ends = [
-            [repeat["best_so_far"][-1] for repeat in pair]
-            for pair in repeats
-            if pair[0]["device"] == pair[1]["device"] and isinstance(pair[0]["device"], str)
+        leads = [
+            a["winner"]["val_accuracy"] - b["winner"]["val_accuracy"]
+            for a, b in repeats
+            if a["winner"] and b["winner"]
+            if a["device"] == b["device"] and isinstance(a["device"], str)
         ]
-        leads = [a - b for a, b in ends if None not in (a, b)]
         if leads:
             lead = spread(leads)
             found.append(

@@ -137,6 +137,7 @@ def test_rehearsal_says_the_range_and_draws_it(rehearsal: Rehearsal) -> None:
     assert low <= high
     assert f"\n{low:.12g} to {high:.12g}. Of the rates tried, those in this range" in rehearsal.out
     page = (folder.parent / "README.md").read_text()
+    assert f"**Answer.** {summary['answer']}\n" in page
     assert page.index("## 1.0") < page.index("## 1.1")
     for name in figures.figures(summary):
         assert (folder / figures.file_name(name)).exists()

@@ -290,6 +290,7 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
     lost = [record(1, 0.9, diverged_at=0)]
     nothing = ("There is no best setting, because too many runs diverged.",)
     assert told({"x": lost}) == nothing
+    assert caveats(summary_of({"x": lost})) == []
     assert told({"x": lost, "y": lost}, comparisons=[("x", "y")]) == nothing
     # it may have seen the images that it validates on
     started = {"x y": [record(1, 0.6, run=RUN | {"start": RUN | {"seed": 1}})]}
