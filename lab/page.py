@@ -92,7 +92,8 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
         "then compared. So its validation accuracy tends to be too high, and its test accuracy can "
         "be, too.",
         f"Divergence: {sum(runs.values())} of {len(runs)} runs diverged.",
-        f"Devices: {places}. A comparison across devices has no verdict.",
+        f"Devices: {places}. A comparison has no verdict where the two runs of a seed were trained "
+        "on different devices.",
     ]
 
 

@@ -161,13 +161,18 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def device_name(device: str) -> str:
-    """The device in words: "NVIDIA H200", or "cpu (AMD EPYC)"."""
+    """The device in words: "NVIDIA H200", or "cpu (AMD EPYC, AVX2)".
+
+    A CPU's name can stand for several generations, on virtual machines above all, so what torch
+    makes of it is part of it: AVX2 and AVX512 do not give the same bits.
+    """
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"cpu ({models[0] if models else platform.machine()})"
+    model = models[0] if models else platform.machine()
+    return f"cpu ({model}, {torch.backends.cpu.get_cpu_capability()})"
 
 
 @functools.cache

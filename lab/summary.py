@@ -175,21 +175,20 @@ def compare(label: str, ours: list[Record], minus: str, theirs: list[Record]) ->
     """The differences of test accuracy and generalisation gap of two groups, paired by seed.
 
     "left_out" are the seeds of both of which one or both runs diverged. p is that of the paired
-    t-test of test accuracy; None where the groups were not all trained on one device.
+    t-test of test accuracy; None where the two runs of a seed were trained on different devices.
     """
     pairs = paired(ours, theirs, lambda record: record["test_accuracy"])
     differences = list(pairs.values())
-    both = {record["seed"] for record in ours} & {record["seed"] for record in theirs}
-    devices = {record["environment"]["device"] for record in [*ours, *theirs]}
+    one, other = ({r["seed"]: r["environment"]["device"] for r in runs} for runs in (ours, theirs))
     return {
         "label": label,
         "minus": minus,
         "seeds": list(pairs),
         "differences": differences,
-        "left_out": sorted(both - pairs.keys()),
+        "left_out": sorted((one.keys() & other.keys()) - pairs.keys()),
         "test_accuracy": spread(differences),
         "gap": spread(list(paired(ours, theirs, generalisation_gap).values())),
-        "p": paired_p(differences) if len(devices) == 1 else None,
+        "p": paired_p(differences) if all(one[seed] == other[seed] for seed in pairs) else None,
     }
 
 

@@ -184,8 +184,8 @@ def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices():
     )
     assert "too high" in choice
     assert divergence == "Divergence: 2 of 16 runs diverged."  # a, seed 1, is one run, told twice
-    rule = "A comparison across devices has no verdict."
-    assert devices == f"Devices: 1.1 on cpu; 2.1 on NVIDIA H100 and cpu. {rule}"
+    rule = "has no verdict where the two runs of a seed were trained on different devices."
+    assert devices == f"Devices: 1.1 on cpu; 2.1 on NVIDIA H100 and cpu. A comparison {rule}"
 
 
 def test_a_second_machine_is_held_against_the_first_run_by_run(tmp_path):

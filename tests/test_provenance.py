@@ -362,6 +362,7 @@ def test_the_environment_names_versions_device_and_commit():
     assert list(found) == ["torch", "python", "device", "git_commit", "git_dirty"]
     assert found["torch"] == torch.__version__
     assert re.fullmatch(r"cpu \(.+\)", found["device"])
+    assert found["device"].endswith(f", {torch.backends.cpu.get_cpu_capability()})")
     assert found["git_commit"] is None or re.fullmatch("[0-9a-f]{40}", found["git_commit"])
     assert found["git_dirty"] in (True, False, None)
 

@@ -308,8 +308,12 @@ def test_no_comparison_mixes_devices():
     assert (mixed["p"], mixed["p_holm"], mixed["verdict"]) == (None, None, None)
     assert mixed["test_accuracy"]["mean"] == pytest.approx(0.102)
     assert summary["environment"]["device"] == ["cpu", "NVIDIA H100"]
-    one_of_three = [groups["a"][0] | {"environment": gpu}, *groups["a"][1:]]
-    assert compare("a", one_of_three, "b", groups["b"])["p"] is None
+    mixed_a, mixed_b = (
+        [groups[label][0] | {"environment": gpu}, *groups[label][1:]] for label in ("a", "b")
+    )
+    assert compare("a", mixed_a, "b", groups["b"])["p"] is None
+    # each difference is of one device, whichever that is
+    assert compare("a", mixed_a, "b", mixed_b)["p"] == alike["p"]
 
 
 def test_the_best_is_compared_with_every_other_candidate_unless_others_are_asked_for():
