@@ -38,8 +38,8 @@ def write_page(root: Path) -> Path:
     for name in sorted(names - {summary["experiment"] for summary in sound}):
         parts.append(f"## {name}\n\nIts summary.json is damaged.\n")
     if sound:
-        sentences = [*how_sure(sound), *second_machine(root)]
-        parts.append("## How sure is this?\n\n" + "".join(f"- {s}\n" for s in sentences))
+        sentences = "".join(f"- {sentence}\n" for sentence in how_sure(sound, root))
+        parts.append(f"## How sure is this?\n\n{sentences}")
     write(root / "README.md", "\n".join(parts).encode())
     return root / "README.md"
 
@@ -61,8 +61,8 @@ def section(summary: dict[str, Any], root: Path) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
-    """What the results rest on, and what they leave open; sentences."""
+def how_sure(summaries: Sequence[dict[str, Any]], root: Path) -> list[str]:
+    """What the results in a folder rest on, and what they leave open; sentences."""
     groups = [group for summary in summaries for group in summary["groups"]]
     pairs = [pair for summary in summaries for pair in summary["comparisons"]]
     runs = {
@@ -94,6 +94,7 @@ def how_sure(summaries: Sequence[dict[str, Any]]) -> list[str]:
         f"Divergence: {sum(runs.values())} of {len(runs)} runs diverged.",
         f"Devices: {places}. A comparison has no verdict where the two runs of a seed were trained "
         "on different devices.",
+        *second_machine(root),
     ]
 
 

@@ -15,7 +15,7 @@ from lab import experiment
 from lab.checks import UserError
 from lab.constants import Constants, check_constants
 from lab.experiment import Experiment, Groups, Record, Records, results_root, runs_in
-from lab.page import how_sure, second_machine
+from lab.page import how_sure
 from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
 from lab.store import Store, label, write
@@ -113,10 +113,9 @@ def write_findings(readme: Path) -> None:
         f"**{summary['title']}: {summary['question']}** {conclusions(summary)[0]}"
         for summary in summaries
     ]
-    sure = [*how_sure(summaries), *second_machine(experiment.PUBLISHED)]
     parts = {
         "findings": [glance, *told],
-        "how sure": ["\n".join(f"- {sentence}" for sentence in sure)],
+        "how sure": ["\n".join(f"- {s}" for s in how_sure(summaries, experiment.PUBLISHED))],
     }
     text = readme.read_text(encoding="utf-8")
     for name, paragraphs in parts.items():

@@ -144,7 +144,7 @@ def test_a_rehearsal_and_a_half_way_report_say_so_before_the_answer(tmp_path):
     assert 0 < text.index("HALF-WAY: 1 of 25 runs are finished.") < text.index("**So far.**")
 
 
-def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices():
+def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices(tmp_path):
     gpu = ENVIRONMENT | {"device": "NVIDIA H100"}
 
     def group(rate, tests, **changes):
@@ -169,7 +169,7 @@ def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices():
         summary_of(first),
         summary_of(second, "exp2", "Experiment 2.1, more"),
     ]
-    seeds, intervals, comparisons, choice, divergence, devices = how_sure(summaries)
+    seeds, intervals, comparisons, choice, divergence, devices = how_sure(summaries, tmp_path)
     assert seeds.startswith("Seeds: a setting is trained from 1 and 3 seeds. ")
     # the accuracies of c and d are 4.1 points apart: 4.1 · 4.302653 / √3 = 10.18
     # b has none of width, e has none; that of a, ± 0.25, is told three times and counts once
