@@ -16,6 +16,11 @@ from lab.tables import interval, percent, signed
 Point = dict[str, float]
 
 
+def point(learning_rate: float, momentum: float) -> Point:
+    """A point, rounded to 12 digits: powers differ in the last one from processor to processor."""
+    return {"learning_rate": float(f"{learning_rate:.12g}"), "momentum": float(f"{momentum:.12g}")}
+
+
 def grid(
     learning_rates: Sequence[float], momenta: Sequence[float], side: int, seed: int
 ) -> list[Point]:
@@ -25,9 +30,9 @@ def grid(
     intervals of its logarithm, the momentum at equal ones.
     """
     points = [
-        {"learning_rate": learning_rate, "momentum": momentum}
-        for learning_rate in np.geomspace(*learning_rates, side).tolist()
-        for momentum in np.linspace(*momenta, side).tolist()
+        point(learning_rate, momentum)
+        for learning_rate in np.geomspace(*learning_rates, side)
+        for momentum in np.linspace(*momenta, side)
     ]
     return [points[i] for i in stream(seed).permutation(len(points))]
 
@@ -45,7 +50,7 @@ def sample(
         "momentum": uniform(lowest, highest - lowest),
     }
     draws = ParameterSampler(distributions, n, random_state=stream(seed))
-    return [{name: float(value) for name, value in draw.items()} for draw in draws]
+    return [point(**draw) for draw in draws]
 
 
 def stream(seed: int) -> np.random.RandomState:
