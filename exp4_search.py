@@ -15,8 +15,9 @@ import itertools
 
 import lab
 from lab import Experiment, Groups, UserError
-from lab.search import Point, grid, sample, search_in_words, summarise_search
-from lab.summary import wall_seconds
+from lab.search import Point, grid, leads, sample, search_in_words, summarise_search
+from lab.summary import compare_all
+from lab.tables import in_a_sentence
 from train import Run
 
 EPOCHS = 10  # of the search and of the winners: a setting is judged at the length it was chosen at
@@ -81,13 +82,15 @@ def main(experiment: Experiment) -> None:
     settings["untuned"] = {"learning_rate": LEARNING_RATE, "momentum": 0.0}
     records = experiment.train(final_runs(settings))
     by_search = dict(zip(settings, records.values(), strict=True))
-    everything = [record for group in [*tried.values(), *records.values()] for record in group]
+    pairs = list(itertools.combinations(records, 2))
+    winners = map(in_a_sentence, compare_all(records, pairs)[:1])
     experiment.report(
         records,
-        comparisons=list(itertools.combinations(records, 2)),
+        comparisons=pairs,
+        besides=[record for group in tried.values() for record in group],
+        answer=" ".join([*winners, *leads(search)]),
         findings=search_in_words(search, by_search),
         search=search,
-        seconds=wall_seconds(everything),
     )
 
 

@@ -105,10 +105,7 @@ def best_so_far(accuracies: Sequence[float | None]) -> list[float | None]:
 
 
 def search_in_words(searches: dict[str, dict[str, Any]], records: Records) -> list[str]:
-    """What each search found, how its winner did from fresh seeds, and how the searches differ.
-
-    records holds the runs of each search's winner from fresh seeds.
-    """
+    """What each search found, and how its winner did from fresh seeds: the runs in records."""
     found = []
     for name, search in searches.items():
         points = [point for repeat in search["repeats"] for point in repeat["points"]]
@@ -128,19 +125,25 @@ def search_in_words(searches: dict[str, dict[str, Any]], records: Records) -> li
     devices = common(in_words(r["device"]) for one in searches.values() for r in one["repeats"])
     if isinstance(devices, list):
         found.append(f"The repeats were trained on {in_words(devices)}. No difference mixes them.")
+    return found
+
+
+def leads(searches: dict[str, dict[str, Any]]) -> list[str]:
+    """By how much one search leads another, over the repeats that both made on one device."""
+    found = []
     for one, other in combinations(searches, 2):
         repeats = zip(searches[one]["repeats"], searches[other]["repeats"], strict=True)
-        leads = [
+        ahead = [
             a["winner"]["val_accuracy"] - b["winner"]["val_accuracy"]
             for a, b in repeats
             if a["winner"] and b["winner"]
             if a["device"] == b["device"] and isinstance(a["device"], str)
         ]
-        if leads:
-            lead = spread(leads)
+        if ahead:
+            lead = spread(ahead)
             found.append(
                 f"The highest validation accuracy of a repeat, {one} minus {other} search, is "
                 f"{signed(lead['mean'])} points on average (95% interval {interval(lead)}; "
-                f"repeats: {len(leads)})."
+                f"repeats: {len(ahead)})."
             )
     return found

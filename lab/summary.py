@@ -40,16 +40,17 @@ def summarise(
     records: Records,
     candidates: Sequence[str] | None = None,
     comparisons: Sequence[tuple[str, str]] = (),
+    besides: Sequence[Record] = (),
     **more: Any,
 ) -> dict[str, Any]:
     """The content of summary.json: every group of runs with its mean, spread and runs.
 
     description is a script's docstring: "Experiment 1.1, topic: question?", then the method.
-    candidates, comparisons and more are those of Experiment.report(); more may also hold rehearsal
-    (True or False) and finished ({"runs": n, "of": m} in a half-way report).
+    candidates, comparisons, besides and more are those of Experiment.report(); more may also hold
+    rehearsal (True or False) and finished ({"runs": n, "of": m} in a half-way report).
     """
     records = {label: group for label, group in records.items() if group}
-    every = [record for group in records.values() for record in group]
+    every = [*besides, *(record for group in records.values() for record in group)]
     first, method, *_ = [*(" ".join(part.split()) for part in description.split("\n\n")), ""]
     title, colon, question = first.partition(": ")
     groups = [summarise_group(label, group) for label, group in records.items()]

@@ -102,6 +102,10 @@ def test_winners_are_trained_again_and_compared(
     assert labels[2] == "untuned, lr=0.05, momentum=0"
     pairs = [(pair["label"], pair["minus"]) for pair in summary["comparisons"]]
     assert pairs == [(labels[0], labels[1]), (labels[0], labels[2]), (labels[1], labels[2])]
+    first, second = summary["answer"].split(". The highest")
+    assert f"“{labels[0]}” is " in first
+    assert f" “{labels[1]}”" in first
+    assert second.startswith(" validation accuracy of a repeat, random minus grid search, is ")
 
 
 @pytest.mark.slow
@@ -163,7 +167,8 @@ def test_search_of_which_all_runs_diverge_is_told(
     assert [group["label"] for group in summary["groups"]] == ["untuned, lr=0.05, momentum=0"]
     assert summary["search"]["grid"]["winner"] is None
     assert "Every run of the grid search diverged." in summary["findings"]
-    assert len(summary["findings"]) == 2  # no difference of the searches, which is unknown
+    assert len(summary["findings"]) == 2
+    assert summary["answer"] == ""  # nothing is left to compare
     for finding in summary["findings"]:
         assert finding in (a_lab.root / "README.md").read_text()
     # and not even that one

@@ -5,7 +5,15 @@ import pytest
 from scipy.stats import ks_2samp
 from test_summary import ENVIRONMENT, RUN, record
 
-from lab.search import best_so_far, grid, sample, search_in_words, summarise_search, winner
+from lab.search import (
+    best_so_far,
+    grid,
+    leads,
+    sample,
+    search_in_words,
+    summarise_search,
+    winner,
+)
 
 RATES, MOMENTA = [1e-4, 1e-2], [0.85, 0.99]
 
@@ -167,6 +175,8 @@ def test_a_search_is_told_with_how_its_winner_flatters():
         "A grid search of 2 runs finds 57.00 ± 9.90% validation accuracy; 0 of 4 runs diverged. "
         "Its winner, learning rate 0.008 and momentum 0.9, has 64.00%. The highest of 4 noisy "
         "numbers tends to be too high. From fresh seeds the winner's mean is –.",
+    ]
+    assert leads(searches) == [
         # 62 − 50 and 60 − 64: mean 4, deviation 11.314, over √2 = 8, times Student's 12.7062
         "The highest validation accuracy of a repeat, random minus grid search, is +4.00 points on "
         "average (95% interval −97.65 to +105.65; repeats: 2).",
@@ -177,7 +187,8 @@ def test_a_search_that_found_nothing_is_told():
     searches = {"random": searched([[None, None]] * 2), "grid": searched([[0.5, 0.5]] * 2)}
     found = search_in_words(searches, {"grid": [record(1, 0.57)]})
     assert found[0] == "Every run of the random search diverged."
-    assert len(found) == 2  # without a difference of the searches, which is unknown
+    assert len(found) == 2
+    assert leads(searches) == []  # the difference of the searches is unknown
 
 
 def test_searches_are_compared_only_in_repeats_on_one_device():
@@ -187,7 +198,9 @@ def test_searches_are_compared_only_in_repeats_on_one_device():
     }
     found = search_in_words(searches, {name: [record(1, 0.5)] for name in searches})
     assert found[2:] == [
-        "The repeats were trained on cpu (A) and cpu (B). No difference mixes them.",
+        "The repeats were trained on cpu (A) and cpu (B). No difference mixes them."
+    ]
+    assert leads(searches) == [
         "The highest validation accuracy of a repeat, random minus grid search, is +10.00 points "
         "on average (95% interval –; repeats: 1).",
     ]

@@ -176,17 +176,21 @@ def test_title_question_and_method_come_from_the_docstring():
     assert told("Which is best?\n\nAll.") == ("my_experiment", "Which is best?", "All.")
 
 
-def test_a_script_adds_to_its_summary_and_can_replace_the_seconds():
+def test_a_script_adds_to_its_summary_and_names_further_records_that_it_rests_on():
     groups = {"x": [record(1, 0.6)]}
     plain = summarise("e", "Q", {}, groups)
     assert (plain["findings"], plain["tables"], plain["comparisons"]) == ([], {}, [])
     assert (plain["rehearsal"], plain["finished"], plain["seconds"]) == (False, None, 1.0)
     finished = {"runs": 1, "of": 5}
-    summary = summarise(
-        *("e", "Q", {}, groups), findings=["So."], finished=finished, search={}, seconds=9.0
-    )
-    assert (summary["findings"], summary["finished"]) == (["So."], finished)
-    assert (summary["search"], summary["seconds"]) == ({}, 9.0)
+    gpu = ENVIRONMENT | {"device": "NVIDIA H100"}
+    other = record(9, 0.9, environment=gpu, code="other", trained=[[10.0, 18.0]])
+    more = {"findings": ["So."], "finished": finished, "search": {}}
+    summary = summarise("e", "Q", {}, groups, besides=[other], **more)
+    assert {key: summary[key] for key in more} == more
+    assert summary["groups"] == plain["groups"]
+    assert summary["seconds"] == 9.0
+    assert summary["environment"]["device"] == ["NVIDIA H100", "cpu"]
+    assert summary["code"] == ["other", plain["code"]]
 
 
 def test_a_half_way_report_leaves_out_settings_without_a_finished_run():
