@@ -507,6 +507,8 @@ def test_the_study_at_a_glance_shows_every_setting_by_experiment(summary, transf
     expected = "Experiments share the runs of lr=0.025 and lr=0.01"
     assert expected in caption(at_a_glance([summary, again]))
     assert means[4].get_color() == best[0]  # the best of the experiment, by validation
+    one, two = (summary | {"environment": {"device": device}} for device in (["A", "B"], "B"))
+    assert caption(at_a_glance([one, two])).endswith("; A and B")
 
 
 def test_the_study_at_a_glance_leaves_out_what_is_learned_by_heart(learned):

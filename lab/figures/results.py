@@ -118,10 +118,11 @@ def class_names(run: dict[str, Any]) -> list[str]:
 def at_a_glance(summaries: Sequence[Summary]) -> Figure:
     """Test accuracy of every setting of every experiment: seeds, mean and 95% interval."""
     halves = [summary["finished"] for summary in summaries if summary["finished"]]
-    devices = common(in_words(summary["environment"]["device"]) for summary in summaries)
+    found = [summary["environment"]["device"] for summary in summaries]
+    devices = chain.from_iterable(one if isinstance(one, list) else [one] for one in found)
     study = {
         "title": "The study at a glance",
-        "environment": {"device": devices},
+        "environment": {"device": common(devices)},
         "rehearsal": any(summary["rehearsal"] for summary in summaries),
         "finished": halves and {key: sum(half[key] for half in halves) for key in ("runs", "of")},
     }
