@@ -80,10 +80,7 @@ def main(experiment: Experiment) -> None:
             "the best's, over the runs that did not diverge: more than half of them."
         )
     experiment.report(
-        records,
-        candidates=list(mostly_sound(records)),
-        answer=answer,
-        suggested_range=suggested,
+        records, candidates=list(mostly_sound(records)), answer=answer, suggested_range=suggested
     )
 
 

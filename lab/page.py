@@ -9,10 +9,27 @@ from statistics import fmean, median
 from typing import Any
 
 from lab.figures import figures, file_name
-from lab.records import run_of
+from lab.records import all_settings, run_of
 from lab.store import Store, write
-from lab.summary import DAMAGE, SIGNIFICANCE, common, in_words, load_summaries, without_seed
-from lab.tables import GLOSSARY, conclusions, facts, table
+from lab.summary import (
+    DAMAGE,
+    SIGNIFICANCE,
+    Record,
+    common,
+    in_words,
+    load_summaries,
+    spread,
+    without_seed,
+)
+from lab.tables import (
+    GLOSSARY,
+    conclusions,
+    facts,
+    mean_and_interval,
+    named,
+    near_guessing,
+    table,
+)
 
 INTRODUCTION = f"""\
 # Results
@@ -48,7 +65,7 @@ def section(summary: dict[str, Any], root: Path) -> str:
     """One experiment: question, method, answer, tables and figures."""
     name = summary["experiment"]
     files = [file_name(figure) for figure in figures(summary)]
-    answer, *more = conclusions(summary)
+    answer, *more = [*conclusions(summary), *elsewhere(summary, root)]
     parts = [
         f"## {summary['title']}",
         f"**Question.** {summary['question']}",
@@ -79,60 +96,85 @@ def how_sure(summaries: Sequence[dict[str, Any]], root: Path) -> list[str]:
         device = in_words(summary["environment"]["device"])
         devices.setdefault(device, []).append(summary["title"].split()[0])
     places = "; ".join(f"{in_words(titles)} on {device}" for device, titles in devices.items())
+    versions = {s["title"].split()[0]: s["environment"]["torch"] for s in summaries}
+    mixed = [number for number, found in versions.items() if isinstance(found, list)]
+    several = in_words(sorted({version for number in mixed for version in versions[number]}))
     return [
         f"Seeds: a setting is trained from {in_words(sorted({len(g['seeds']) for g in groups}))} "
         "seeds. A seed fixes all that is random in a run. It does not change the split of the "
         "images, so no interval says how much another split would change.",
         f"Intervals: the widest 95% interval of a setting's mean test accuracy is ± "
         f"{max(widths):.2f} points. The median is ± {median(widths):.2f} points.",
-        f"Comparisons: more than noise are {told} of the {len(pairs)} in the tables. Without "
-        f"Holm's correction {uncorrected} would be. Each table is corrected for its own number of "
-        "comparisons. So one that stands in two tables can have another p (Holm) in each.",
+        f"Comparisons: {told} of the {len(pairs)} in the tables are more than noise. Without "
+        f"Holm's correction it would be {uncorrected}. Each table is corrected for its own number "
+        "of comparisons. So one that stands in two tables can have another p (Holm) in each.",
         "Choice: the best setting is chosen by the validation accuracy of the same runs that are "
         "then compared. So its validation accuracy tends to be too high, and its test accuracy can "
         "be, too.",
         f"Divergence: {sum(runs.values())} of {len(runs)} runs diverged.",
         f"Devices: {places}. A comparison has no verdict where the two runs of a seed were trained "
         "on different devices.",
+        *(
+            [f"Torch: versions {in_words(several)} are mixed in {in_words(mixed)}."]
+            if mixed
+            else []
+        ),
         *second_machine(root),
     ]
 
 
-def second_machine(root: Path) -> list[str]:
-    """How far another machine agrees, whose records lie in second_machine/runs; a sentence or none.
-
-    Its runs are those of records in runs/, by their values.
-    """
-    ours, both = Store(root, any_code=True), []
+def twice_trained(root: Path) -> list[tuple[Record, Record]]:
+    """Runs that another machine has trained, too: ours in runs/, theirs in second_machine/runs."""
+    ours, found = Store(root, any_code=True), []
     for path in sorted(root.glob("second_machine/runs/*.json")):
         with suppress(*DAMAGE):
             theirs = json.loads(path.read_text(encoding="utf-8"))
-            if found := ours.load_record(run_of(theirs["run"])):
-                both.append((found, theirs))
+            if record := ours.load_record(run_of(theirs["run"])):
+                found.append((record, theirs))
+    return found
+
+
+def elsewhere(summary: dict[str, Any], root: Path) -> list[str]:
+    """What settings reach that a second machine has trained from all their seeds; sentences."""
+    theirs, found = [record for _, record in twice_trained(root)], []
+    for group in summary["groups"]:
+        own = [r for r in theirs if without_seed(all_settings(r["run"])) == group["settings"]]
+        again = [record for record in own if record["seed"] in group["seeds"]]
+        if len(again) == len(group["seeds"]) and not all(map(near_guessing, again)):
+            device = in_words(common(record["environment"]["device"] for record in again))
+            test = spread(record["test_accuracy"] for record in again)
+            found.append(
+                f"Trained from the same seeds on {device}, {named(group['label'])} has a mean test "
+                f"accuracy of {mean_and_interval(test)}."
+            )
+    return found
+
+
+def second_machine(root: Path) -> list[str]:
+    """How far a second machine agrees, run by run; a sentence or none."""
+    both = twice_trained(root)
     pairs = [(a, b) for a, b in both if None not in (a["test_accuracy"], b["test_accuracy"])]
-    if not pairs:
+    alive = [pair for pair in pairs if not all(map(near_guessing, pair))]
+    if not alive:
         return []
-    one, other = (
-        in_words(common(record["environment"]["device"] for record in side))
-        for side in zip(*pairs, strict=True)
-    )
-    losses = [100 * abs(a["train_loss"][0] / b["train_loss"][0] - 1) for a, b in pairs]
-    again = [100 * abs(a["test_accuracy"] - b["test_accuracy"]) for a, b in pairs]
+    sides = list(zip(*alive, strict=True))
+    one, other = (in_words(common(r["environment"]["device"] for r in side)) for side in sides)
+    losses = [100 * abs(a["train_loss"][0] / b["train_loss"][0] - 1) for a, b in alive]
+    again = [100 * abs(a["test_accuracy"] - b["test_accuracy"]) for a, b in alive]
     seeds = [
         100 * abs(a["test_accuracy"] - b["test_accuracy"])
-        for side in zip(*pairs, strict=True)
+        for side in sides
         for a, b in combinations(side, 2)
         if without_seed(a["run"]) == without_seed(b["run"])
     ]
-    lost = f" Left out: {len(both) - len(pairs)} that diverged." if len(both) > len(pairs) else ""
-    as_seeds = (
-        f" On one machine, two seeds of a setting differ by {fmean(seeds):.2f} on average."
-        if seeds
-        else ""
-    )
+    left = {"diverged": len(both) - len(pairs), "stayed near guessing": len(pairs) - len(alive)}
+    lost = in_words([f"{n} that {what}" for what, n in left.items() if n])
+    as_seeds = ""
+    if seeds:
+        as_seeds = f" On one machine, two seeds of a setting differ by {fmean(seeds):.2f}."
     return [
-        f"Second machine: {len(pairs)} of the runs on {one} were trained on {other}, too.{lost} "
-        f"The training loss of the first epoch differs by up to {max(losses):.2g}%, the final "
-        f"test accuracy by {fmean(again):.2f} points on average and by up to {max(again):.2f}."
-        + as_seeds
+        f"Second machine: {len(both)} of the runs on {one} were trained on {other}, too."
+        f"{f' Left out of what follows: {lost}.' if lost else ''} The training loss of the first "
+        f"epoch differs by up to {max(losses):.2g}%. The final test accuracy differs by up to "
+        f"{max(again):.2f} points, on average by {fmean(again):.2f}.{as_seeds}"
     ]

@@ -15,7 +15,7 @@ from lab import experiment
 from lab.checks import UserError
 from lab.constants import Constants, check_constants
 from lab.experiment import Experiment, Groups, Record, Records, results_root, runs_in
-from lab.page import how_sure
+from lab.page import elsewhere, how_sure
 from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
 from lab.store import Store, label, write
@@ -46,8 +46,7 @@ class Publication(Experiment):
             found = self.own.find_record(run)
             if found and not self.store.load_record(run):
                 copy(found[0], self.store.runs)
-        missing = [run for run in runs if not self.store.load_record(run)]
-        if missing:
+        if missing := [run for run in runs if not self.store.load_record(run)]:
             raise UserError(
                 f"{self.script}: {len(missing)} of {len(runs)} runs are not finished, so nothing "
                 f"is published: run python {self.script} first"
@@ -106,16 +105,16 @@ def write_findings(readme: Path) -> None:
 
     Raises UserError where a summary is damaged.
     """
-    paths = experiment.PUBLISHED.glob("*/summary.json")
-    summaries = sorted(map(load_summary, paths), key=by_number)
+    root = experiment.PUBLISHED
+    summaries = sorted(map(load_summary, root.glob("*/summary.json")), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
     told = [
-        f"**{summary['title']}: {summary['question']}** {conclusions(summary)[0]}"
-        for summary in summaries
+        " ".join([f"**{s['title']}: {s['question']}**", conclusions(s)[0], *elsewhere(s, root)])
+        for s in summaries
     ]
     parts = {
         "findings": [glance, *told],
-        "how sure": ["\n".join(f"- {s}" for s in how_sure(summaries, experiment.PUBLISHED))],
+        "how sure": ["\n".join(f"- {s}" for s in how_sure(summaries, root))],
     }
     text = readme.read_text(encoding="utf-8")
     for name, paragraphs in parts.items():

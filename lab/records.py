@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 10.0  # at most this much work, and the epoch under way, is ever done twice
 MISTAKES = 25  # how many test images a record names that were most confidently taken for others
-FINAL_RESULTS = (  # of the trained network; a run that diverged has none
-    "final_train_loss",
-    "final_train_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "report",
-    "confusion_matrix",
-    "most_confident_mistakes",
-)
+# of the trained network: numbers, and all that a record says; a run that diverged has none
+FINAL = ("final_train_loss", "final_train_accuracy", "test_loss", "test_accuracy")
+FINAL_RESULTS = (*FINAL, "report", "confusion_matrix", "most_confident_mistakes")
 KEYS = {*FINAL_RESULTS, *CURVES, "seed", "code", "environment", "trained"}
+
+Record = dict[str, Any]  # a finished run, as it stands in its file
+Records = dict[str, list[Record]]  # by label
 
 
 class Recorder:
@@ -185,16 +182,16 @@ def run_of(settings: dict[str, Any]) -> Run:
 
 def all_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run with the defaults filled in, also in the run that it starts from."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Run)}
-    optional = {k: v for k, v in defaults.items() if v is not dataclasses.MISSING}
+    optional = {f.name: f.default for f in dataclasses.fields(Run) if hasattr(Run, f.name)}
     filled = json.loads(json.dumps(optional)) | settings
     if filled["start"]:
         filled["start"] = all_settings(filled["start"])
     return filled
 
 
-def is_whole(record: dict[str, Any], run: Run) -> bool:
-    """Whether a record is complete and this run's. Raises KeyError or TypeError where it is not."""
+def parse_record(content: bytes, run: Run) -> Record:
+    """The record of a run. Raises ValueError, KeyError or TypeError where it is not whole."""
+    record = json.loads(content)
     diverged_at = record["diverged_at_epoch"]
     finite = run.epochs if diverged_at is None else diverged_at
     curves = all(
@@ -203,4 +200,6 @@ def is_whole(record: dict[str, Any], run: Run) -> bool:
         for name in CURVES
     )
     tested = diverged_at is not None or isinstance(record["test_accuracy"], float)
-    return curves and tested and record.keys() >= KEYS and record["run"] == settings_of(run)
+    if not (curves and tested and record.keys() >= KEYS and record["run"] == settings_of(run)):
+        raise ValueError("it does not hold this run")
+    return record

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from lab import provenance
 from lab.checks import UserError
-from lab.records import is_whole, settings_of
+from lab.records import parse_record, settings_of
 from train import Run
 
 try:
@@ -130,9 +130,8 @@ class Store:
         The record is written last: without it the run is not finished.
         """
         path = self.runs / f"{self.stem(run, record['code'], record['engine'])}.json"
-        content = None
-        if weights is not None:
-            content = saved(weights)
+        content = None if weights is None else saved(weights)
+        if content:
             write(self._weights_of(path), content)
         record = record | {"weights_sha256": content and hashlib.sha256(content).hexdigest()}
         write(path, json.dumps(record, indent=1, allow_nan=False).encode())
@@ -225,9 +224,7 @@ class Store:
     ) -> list[Path]:
         """Files of a run by the code that would make it now; of the plain loop or of the engine."""
         paths = sorted(folder.glob(f"*_{digest(run)}_epochs={epochs}_code=*{ending}"))
-        if self.any_code:
-            return paths
-        return [path for path in paths if by_present_code(path, run)]
+        return [path for path in paths if self.any_code or by_present_code(path, run)]
 
     def _weights_of(self, record: Path) -> Path:
         return self.weights / f"{record.stem}.pt"
@@ -263,14 +260,6 @@ def by_present_code(path: Path, run: Run) -> bool:
     code = provenance.fingerprint(run)
     present = (code, f"{code}+{provenance.engine_fingerprint()}")
     return path.stem.split("_code=")[1] in present
-
-
-def parse_record(content: bytes, run: Run) -> dict[str, Any]:
-    """The record of a run. Raises ValueError, KeyError or TypeError where it is not whole."""
-    record = json.loads(content)
-    if not is_whole(record, run):
-        raise ValueError("it does not hold this run")
-    return record
 
 
 def parse_weights(content: bytes, sha256: str) -> dict[str, Any]:

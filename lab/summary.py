@@ -7,30 +7,25 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from scipy.special import stdtrit
 
 from lab.checks import UserError
-from lab.records import FINAL_RESULTS, all_settings
+from lab.records import FINAL, FINAL_RESULTS, Record, Records, all_settings
 from train import CURVES
 
 # what a summary's runs leave out, because their group or the whole summary tells it
 NOT_IN_SUMMARY = ("run", "code", "environment", "trained", "gradients")
 KEYS = {"experiment", "title", "question", "method", "settings", "code", "environment", "groups"}
 KEYS |= {"candidates", "best", "comparisons", "rehearsal", "finished", "findings", "tables"}
-FINAL = ("final_train_loss", "final_train_accuracy", "test_loss", "test_accuracy")
 GROUP_KEYS = {"label", "settings", "seeds", "diverged", "gap", "mean", "std", "runs", *FINAL}
 RUN_KEYS = {"seed", "diverged_at_epoch", *CURVES, *FINAL_RESULTS}
 SIGNIFICANCE = 0.05  # a Holm-corrected p below this makes a difference more than noise
 
 # what a damaged summary can raise where it is read, told or drawn
 DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
-
-Record = dict[str, Any]  # a finished run, as it stands in its file
-Records = dict[str, list[Record]]  # by label
 
 
 def summarise(
@@ -118,17 +113,6 @@ def generalisation_gap(record: Record) -> float | None:
     if record["diverged_at_epoch"] is not None:
         return None
     return record["final_train_accuracy"] - record["val_accuracy"][-1]
-
-
-def roughness(record: Record) -> float | None:
-    """Mean absolute change of validation accuracy into each epoch of training's second half.
-
-    None for a run that diverged, or that has one epoch only.
-    """
-    if record["diverged_at_epoch"] is not None or len(record["val_accuracy"]) < 2:
-        return None
-    changes = [abs(after - before) for before, after in pairwise(record["val_accuracy"])]
-    return statistics.fmean(changes[(len(changes) - 1) // 2 :])
 
 
 def without_seed(settings: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -75,8 +76,10 @@ def train(
     every = list(dict.fromkeys(runs))  # each once
     todo = every if fresh else unfinished(every, store, weights)
     devices = worker_devices(device, len(todo))
-    if todo and devices[0] == "cpu":
-        start_server()  # its import of torch takes seconds, in which the data are checked here
+    if todo and devices[0] == "cpu" and ON_CPU == SERVER:
+        forkserver.set_forkserver_preload(PRELOADED)
+        with without_ctrl_c():  # its import of torch takes seconds; the data are checked meanwhile
+            forkserver.ensure_running()
     check(todo)
     if fresh:
         store.replace(todo)
@@ -132,17 +135,16 @@ def wait_for_others(todo: Sequence[Run], store: Store, weights: bool) -> list[Ru
 
     Returns the runs that are still to be trained.
     """
-    said = False
-    while todo := unfinished(todo, store, weights):
-        if not said:
-            print(f"waiting for {len(todo)} runs that another process on this folder is training")
-            said = True
+    if todo := unfinished(todo, store, weights):
+        print(f"waiting for {len(todo)} runs that another process on this folder is training")
+    while todo:
         for run in todo:
             with store.claim(run) as free:
                 if free and not store.is_finished(run, weights):
                     return todo
         time.sleep(BUSY_SECONDS)
-    return []
+        todo = unfinished(todo, store, weights)
+    return todo
 
 
 def worker_devices(device: str | None, runs: int) -> list[str]:
@@ -177,11 +179,7 @@ def worker_devices(device: str | None, runs: int) -> list[str]:
 def check(runs: Sequence[Run]) -> None:
     """Raise UserError where data are missing, or where a run does not fit them."""
     # one run of each kind is enough
-    free = {"seed": 0, "learning_rate": 1.0, "momentum": 0.0}
-    kinds = {
-        dataclasses.replace(run, **free, start=run.start and dataclasses.replace(run.start, **free))
-        for run in runs
-    }
+    kinds = {dataclasses.replace(run, seed=0, learning_rate=1.0, momentum=0.0) for run in runs}
     found = {name: load_data(name) for name in {run.dataset for run in kinds}}
     for run in kinds:
         check_fit(run, found[run.dataset])
@@ -190,11 +188,8 @@ def check(runs: Sequence[Run]) -> None:
 def train_once(todo: Sequence[Run], store: Store, devices: list[str], weights: bool) -> None:
     """Start the workers and follow them until none has anything left to claim."""
     places = len(devices) * distributed.size()
-    at_once = (
-        places
-        if devices[0] == "cpu"
-        else f"all that fit on {places} GPU{'s' if places > 1 else ''}"
-    )
+    gpus = f"all that fit on {places} GPU{'s' if places > 1 else ''}"
+    at_once = places if devices[0] == "cpu" else gpus
     print(f"device   {provenance.device_name(devices[0])}, runs trained at once: {at_once}")
     print(f"data     {todo[0].dataset}")
     print("stop     at any time with Ctrl-C: what is done is kept", flush=True)
@@ -237,14 +232,6 @@ def shares(todo: Sequence[Run], place: int, places: int) -> list[list[Run]]:
     """
     found = [list(todo[first::places]) for first in range(places)]
     return [share for share in found[place:] + found[:place] if share]
-
-
-def start_server() -> None:
-    """Start the process that CPU workers are forked from, without waiting for it."""
-    if ON_CPU == SERVER:
-        multiprocessing.get_context(SERVER).set_forkserver_preload(PRELOADED)
-        with without_ctrl_c():
-            forkserver.ensure_running()
 
 
 @contextmanager
@@ -438,12 +425,8 @@ def train_alone(run: Run, dataset: Dataset, store: Store, reporter: "Reporter") 
     """Train one run by the plain loop and keep its record."""
     recorder = Recorder(run, dataset, store)
     watch = recorder.gradients and recorder.gradients.watch
-    logits = training.train(
-        recorder.training,
-        watch,
-        recorder.epoch_ended,
-        lambda done: reporter.progress(recorder.training, done),
-    )
+    report = partial(reporter.progress, recorder.training)
+    logits = training.train(recorder.training, watch, recorder.epoch_ended, report)
     reporter.finished(run, recorder.finish(logits))
 
 

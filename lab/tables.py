@@ -3,26 +3,16 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from lab.records import all_settings
+from lab.records import FINAL, Record, Records, all_settings
 from lab.store import write
-from lab.summary import (
-    FINAL,
-    Record,
-    Records,
-    class_count,
-    common,
-    compare,
-    generalisation_gap,
-    in_words,
-    paired,
-)
+from lab.summary import class_count, common, compare, generalisation_gap, in_words, paired
 from train import CURVES, Run
 
 GLOSSARY = """\
@@ -46,12 +36,8 @@ GLOSSARY = """\
 FEW = 3  # labels that a sentence lists before it only counts them
 NEAR_CHANCE = 1.5  # times the accuracy of guessing: more than always naming one class can reach
 # what one setting can be beside another, in the order of the sentences, and the word between
-RELATIONS = (
-    ("better", "than"),
-    ("worse", "than"),
-    ("within noise", "of"),
-    ("without a verdict", "against"),
-)
+RELATIONS = {"better": "than", "worse": "than"}
+RELATIONS |= {"within noise": "of", "without a verdict": "against"}
 COLUMNS = {"train acc. %": "final_train_accuracy", "val acc. %": "val_accuracy", "gap": "gap"}
 COLUMNS |= {"val loss": "val_loss", "test loss": "test_loss", "test acc. %": "test_accuracy"}
 
@@ -188,6 +174,7 @@ def facts(summary: dict[str, Any]) -> str:
             found[field.replace("_", " ").capitalize()] = values
     found["Seeds"] = " or ".join(dict.fromkeys(in_words(group["seeds"]) for group in groups))
     found |= {"Device": summary["environment"]["device"], "Code": summary["code"]}
+    found["Torch"] = summary["environment"]["torch"]
     rehearsal = "REHEARSAL on handwritten digits, not a finding. " if summary["rehearsal"] else ""
     rests = f"HALF-WAY: {half_way(summary)} are finished. " if summary["finished"] else ""
     words = [f"{name}: {in_words(value)}." for name, value in found.items()]
@@ -214,19 +201,18 @@ def standing(summary: dict[str, Any]) -> str:
     # a run that starts from another's weights may have seen the images that it validates on
     new = not groups[best]["settings"]["start"]
     reached = f", {percent(groups[best]['mean']['val_accuracy'][-1])}" if new else ""
-    test = groups[best]["test_accuracy"]
-    ci95 = "" if test["ci95"] is None else f" (95% interval ± {100 * test['ci95']:.2f})"
     highest = f"{named(best)} has the highest mean validation accuracy{among}{reached}."
     found = [
         highest if len(candidates) > 1 else f"{named(best)} is the only candidate.",
-        f"Its mean test accuracy is {percent(test['mean'])}{ci95}.",
+        f"Its mean test accuracy is {mean_and_interval(groups[best]['test_accuracy'])}.",
     ]
     others: dict[str, list[str]] = {}  # by how the best compares with them
     for pair in summary["comparisons"]:
         if best in (pair["label"], pair["minus"]):
             other = pair["minus"] if pair["label"] == best else pair["label"]
             others.setdefault(relation(pair, best), []).append(named(other) + margin(pair))
-    told = [f"{is_it} {to} {in_words(others[is_it])}" for is_it, to in RELATIONS if is_it in others]
+    known = [is_it for is_it in RELATIONS if is_it in others]
+    told = [f"{is_it} {RELATIONS[is_it]} {in_words(others[is_it])}" for is_it in known]
     if told:
         found.append(f"Paired by seed, it is {', and '.join(told)}.")
     gaps = {label: groups[label]["gap"]["mean"] for label in candidates}
@@ -274,7 +260,7 @@ def in_a_sentence(pair: dict[str, Any]) -> str:
     """What a comparison says of test accuracy, as a sentence."""
     is_it = relation(pair, pair["label"])
     one, other = named(pair["label"]), named(pair["minus"])
-    return f"On the test set, {one} is {is_it} {dict(RELATIONS)[is_it]} {other}{margin(pair)}."
+    return f"On the test set, {one} is {is_it} {RELATIONS[is_it]} {other}{margin(pair)}."
 
 
 def margin(pair: dict[str, Any]) -> str:
@@ -286,7 +272,7 @@ def margin(pair: dict[str, Any]) -> str:
 
 
 def caveats(summary: dict[str, Any]) -> list[str]:
-    """What limits the answer: the edge of what was tried, the loss, what learned nothing."""
+    """What limits the answer: the edge of what was tried, the loss, what stayed at guessing."""
     groups, found, stuck = summary["groups"], [], []
     tried = {group["label"]: group for group in groups if group["label"] in summary["candidates"]}
     if best := tried.get(summary["best"]):
@@ -299,15 +285,20 @@ def caveats(summary: dict[str, Any]) -> list[str]:
     guessing = 100 / class_count(run for group in groups for run in group["runs"])
     least = NEAR_CHANCE * guessing
     for group in groups:
-        ends = [run["val_accuracy"][-1] for run in group["runs"]]
-        if n := sum(end is not None and 100 * end < least for end in ends):
-            stuck.append(f"{named(group['label'])} ({n} of {len(ends)})")
+        if n := sum(map(near_guessing, group["runs"])):
+            stuck.append(f"{named(group['label'])} ({n} of {len(group['runs'])})")
     if stuck:
         found.append(
-            f"Some runs learned nothing (final validation accuracy below {least:g}%; guessing "
+            f"Some runs stayed near guessing (final validation accuracy below {least:g}%; guessing "
             f"gives {guessing:g}%): {in_words(stuck)}."
         )
     return found
+
+
+def near_guessing(run: Record) -> bool:
+    """Whether a run that did not diverge ends near the validation accuracy of guessing."""
+    end = run["val_accuracy"][-1]
+    return end is not None and end < NEAR_CHANCE / class_count([run])
 
 
 def at_the_edge(best: dict[str, Any], groups: Sequence[dict[str, Any]]) -> list[str]:
@@ -354,9 +345,22 @@ def percent(mean: float | None, std: float | None = None) -> str:
     return plus_minus(mean, std) + ("" if mean is None else "%")
 
 
+def mean_and_interval(found: dict[str, float | None]) -> str:
+    """A mean accuracy in percent with its interval, of what spread() found."""
+    ci95 = "" if found["ci95"] is None else f" (95% interval ± {100 * found['ci95']:.2f})"
+    return percent(found["mean"]) + ci95
+
+
 def signed(fraction: float | None) -> str:
     """A difference of fractions in percentage points, with its sign."""
     return "–" if fraction is None else f"{100 * fraction:+.2f}".replace("-", "−")
+
+
+def span(fractions: Iterable[float | None], form: str = ".2f") -> str:
+    """The lowest and the highest of some fractions, in percentage points: "0.57 to 0.91"."""
+    known = [100 * fraction for fraction in fractions if fraction is not None]
+    ends = f"{min(known):{form}} to {max(known):{form}}" if known else "unknown"
+    return ends.replace("-", "−")
 
 
 def interval(spread: dict[str, float | None]) -> str:

@@ -76,7 +76,10 @@ def load_network(name: str) -> nn.Module:
     Raises UserError where there is no such run, or its weights are not kept, or not its own.
     """
     if name.endswith(".pt"):  # the record lies in runs/, whether published or not
-        name = f"{Path(name).as_posix().removesuffix('.pt').replace('weights/', 'runs/')}.json"
+        weights = Path(name)
+        folder = weights.parent
+        folder = folder.with_name("runs") if folder.name == "weights" else folder
+        name = (folder / f"{weights.stem}.json").as_posix()
     path = find_run(name)
     record = load(path)
     if record["diverged_at_epoch"] is not None:

@@ -25,8 +25,8 @@ from train import Run
 LAYERS = ("conv1", "conv2", "conv3")
 FINER = [  # what is retrained beside "retrained, dropout=0", which freezes all layers at 0.1
     f"frozen={frozen}, lr={rate}"
-    for frozen in range(4)
     for rate in (0.1, 0.01)
+    for frozen in range(4)
     if (frozen, rate) != (3, 0.1)
 ]
 OWN = {"EPOCHS": 1, "SEEDS": [2]}
@@ -116,7 +116,9 @@ def test_comparisons_are_those_that_the_study_asks_for(
         ("retrained, dropout=0.4", "dropout=0.4"),
         ("retrained, dropout=0.4", f"untouched, {best}"),
         ("dropout=0.4", "dropout=0"),
-        *((label, "retrained, dropout=0") for label in FINER),
+        ("frozen=3, lr=0.01", "retrained, dropout=0"),
+        *((f"frozen={frozen}, lr=0.1", "retrained, dropout=0") for frozen in range(3)),
+        *((f"frozen={frozen}, lr=0.01", "frozen=3, lr=0.01") for frozen in range(3)),
     ]
     assert summary["groups"][3]["settings"]["start"]["split"] == "halves"
     assert "seed" not in summary["groups"][3]["settings"]["start"]

@@ -82,13 +82,16 @@ def test_rehearsal_draws_gradients_by_network_window_and_epoch(rehearsal: Rehear
     assert title in page
     assert [row["network"] for row in rows] == [
         f"{network}, {window}"
-        for window in ("first 5 steps", "first 5 epochs", "last 5 epochs")
         for network in ("DropoutNet", "BatchNormNet")
+        for window in ("first 5 steps", "first 5 epochs", "last 5 epochs")
     ]
     for row in rows:
         ratios = [float(cell) for layer, cell in row.items() if layer != "network"]
         assert len(ratios) == 5
-        assert f"{min(ratios):.3g} to {max(ratios):.3g} ({row['network']})" in summary["answer"]
+        network, window = row["network"].split(", ")
+        sentence = next(s for s in summary["answer"].split(". ") if s.startswith(f"In {network}, "))
+        times = f"{min(ratios):.3g} to {max(ratios):.3g} times BaselineNet's in the {window}"
+        assert times in sentence
     names = list(figures.figures(summary))
     for part in ("DropoutNet", "compared", "epoch"):
         assert any("gradients" in name and part in name for name in names), part

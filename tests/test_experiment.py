@@ -20,6 +20,7 @@ import exp1_last_batch
 import exp1_lr
 import exp1_scheduler
 import exp2_transfer
+import exp3_gradients
 import lab
 from lab import experiment
 from lab.checks import UserError
@@ -233,7 +234,10 @@ def test_ctrl_c_outside_of_training_is_one_line_and_status_130(
     a_lab.edit(exp1_lr, main=interrupted)
     assert a_lab.run(exp1_lr) == 130
     (line,) = capsys.readouterr().err.splitlines()
-    assert "same command goes on" in line
+    assert "the same command goes on" in line
+    assert a_lab.run(exp1_lr, "--fresh") == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the same command without --fresh goes on" in line  # with it, all would begin anew
 
 
 def test_interrupted_sweep_is_its_own_line_and_status_130(
@@ -258,11 +262,22 @@ def test_results_dir_puts_everything_elsewhere(
     assert experiment.results_root() == ROOT / "results"
 
 
-@pytest.mark.parametrize("script", [exp1_last_batch, exp1_scheduler, exp2_transfer])
+@pytest.mark.parametrize(
+    ("script", "edited"),
+    [
+        (exp1_last_batch, exp3_gradients),
+        (exp1_scheduler, exp1_scheduler),
+        (exp2_transfer, exp2_transfer),
+    ],
+)
 def test_batch_that_does_not_fit_is_named_before_the_runs_of_others_are_trained(
-    script: ModuleType, a_lab: Lab, no_training: list[Run], refused: Callable[..., str]
+    script: ModuleType,
+    edited: ModuleType,
+    a_lab: Lab,
+    no_training: list[Run],
+    refused: Callable[..., str],
 ) -> None:
-    line = refused(a_lab.edit(script, BATCH_SIZE=2000), script, "--quick")
+    line = refused(a_lab.edit(edited, BATCH_SIZE=2000), script, "--quick")
     assert line.startswith("BATCH_SIZE = 2000: must be at most the ")
     assert line.endswith(" training images of digits")
     assert not no_training

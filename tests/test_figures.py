@@ -18,7 +18,7 @@ from lab import overfitting
 from lab.figures import canvas, exp1_explore, exp1_last_batch, exp3_gradients, mistakes, sweep
 from lab.figures.results import at_a_glance, differences
 from lab.search import summarise_search
-from lab.summary import Record, roughness, spread, summarise
+from lab.summary import Record, spread, summarise
 
 Summary = dict[str, Any]
 LABELS = ["lr=0.1", "lr=0.075", "lr=0.05", "lr=0.025", "lr=0.01"]
@@ -721,10 +721,9 @@ def twins() -> Summary:
         for run in others:
             run["run"] = run["run"] | {"drop_last": True}
         groups[f"{label}, drop last"] = others
-    rough = {label: spread([roughness(run) for run in runs]) for label, runs in groups.items()}
     pairs = [(f"{label}, drop last", label) for label in ("lr=0.1", "lr=0.05")]
     title = "1.3, the last batch"
-    return summary_of("exp1_last_batch", title, groups, comparisons=pairs, roughness=rough)
+    return summary_of("exp1_last_batch", title, groups, comparisons=pairs)
 
 
 def test_twins_share_a_panel_and_a_colour(twins):

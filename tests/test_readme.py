@@ -35,7 +35,7 @@ def test_what_it_finds_is_what_the_published_summaries_say(tmp_path):
     assert len(summaries) >= 3
     for summary in summaries:
         answer, *_ = conclusions(summary)
-        assert f"**{summary['title']}: {summary['question']}** {answer}\n" in README
+        assert f"**{summary['title']}: {summary['question']}** {answer}" in README
     copy = tmp_path / "README.md"
     copy.write_text(README, encoding="utf-8")
     publish.write_findings(copy)

@@ -14,7 +14,7 @@ import data
 import lab.records
 import models
 from lab import provenance
-from lab.records import Recorder, all_settings, final_results, is_whole, run_of, settings_of
+from lab.records import Recorder, all_settings, final_results, parse_record, run_of, settings_of
 from train import CURVES, Run, Training
 
 
@@ -242,6 +242,15 @@ def whole(a_run):
         **{"seed": 1, "code": "c", "environment": {}, "trained": []},
     }
     return run, record
+
+
+def is_whole(record, run):
+    """Whether a file that holds this record is taken for the run's. Raises KeyError."""
+    try:
+        return parse_record(json.dumps(record).encode(), run) == record
+    except ValueError as error:
+        assert "does not hold this run" in str(error)
+        return False
 
 
 def test_a_whole_record_is_whole(whole):

@@ -20,7 +20,6 @@ from lab.summary import (
     load_summary,
     paired,
     paired_p,
-    roughness,
     spread,
     summarise,
     summarise_group,
@@ -233,7 +232,8 @@ def test_gaps_are_compared_by_seed_too():
 def test_any_quantity_can_be_paired():
     ours = [record(1, 0.6), record(2, 0.7), record(3, 0.7, diverged_at=0)]
     theirs = [record(2, 0.5), record(3, 0.1), record(1, 0.4)]
-    assert paired(ours, theirs, roughness) == {1: pytest.approx(0.2), 2: pytest.approx(0.2)}
+    accuracies = paired(ours, theirs, lambda run: run["val_accuracy"][-1])
+    assert accuracies == {1: pytest.approx(0.2), 2: pytest.approx(0.2)}
 
 
 def test_p_is_that_of_the_paired_t_test():
@@ -334,17 +334,6 @@ def test_the_best_is_compared_with_every_other_candidate_unless_others_are_asked
     assert pairs(comparisons=[("a", "c")]) == [("a", "c")]
     assert pairs(comparisons=[("a", "a"), ("a", "c"), ("a", "z")]) == [("a", "c")]
     assert pairs(candidates=[]) == []
-
-
-def test_roughness_by_hand():
-    # the second half of six epochs is 4, 5 and 6: the changes into them are 0.3, 0.1 and 0.2
-    curve = [0.1, 0.9, 0.5, 0.2, 0.3, 0.1]
-    assert roughness(record(1, 0.6, val_accuracy=curve)) == pytest.approx(0.2)
-    # of five epochs, the changes into 3, 4 and 5
-    assert roughness(record(1, 0.6, val_accuracy=curve[:5])) == pytest.approx(0.8 / 3)
-    assert roughness(record(1, 0.6, val_accuracy=[0.4, 0.6])) == pytest.approx(0.2)
-    assert roughness(record(1, 0.6, val_accuracy=[0.4])) is None
-    assert roughness(record(1, 0.6, diverged_at=1)) is None
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_facts_say_what_differs():
     groups = {"a": [record(1, 0.6)], "b": [record(1, 0.6, diverged_at=0), record(2, 0.6)]}
     assert facts(summary_of(groups)) == (
         "Learning rate: 0.1. Batch size: 64. Epochs: 2. Split: standard. Seeds: 1 or 1 and 2. "
-        "Device: cpu. Code: abc."
+        "Device: cpu. Code: abc. Torch: 2."
     )
     groups["c"] = [record(1, 0.6, run=RUN | {"seed": 1, "epochs": 3, "batch_size": 1})]
     groups["d"] = [record(1, 0.6, run=RUN | {"seed": 1, "split": "halves"})]
@@ -388,7 +388,7 @@ def test_a_best_by_accuracy_that_is_not_the_best_by_loss_is_a_caveat():
     assert caveats(summary_of(groups, candidates=["a", "c"])) == []
 
 
-def test_runs_that_learned_nothing_are_named():
+def test_runs_that_stayed_near_guessing_are_named():
     """Guessing among ten classes gives 10%; half as much again is still nothing."""
     stuck = record(1, 0.1, val_accuracy=[0.9, 0.149])  # the last epoch counts
     groups = {
@@ -397,8 +397,8 @@ def test_runs_that_learned_nothing_are_named():
         "c": [record(1, 0.1), record(2, 0.0)],
     }
     assert caveats(summary_of(groups)) == [
-        "Some runs learned nothing (final validation accuracy below 15%; guessing gives 10%): “b” "
-        "(1 of 3) and “c” (2 of 2).",
+        "Some runs stayed near guessing (final validation accuracy below 15%; guessing gives 10%): "
+        "“b” (1 of 3) and “c” (2 of 2).",
     ]
     two_classes = {"a": [record(1, 0.7, confusion_matrix=[[1, 1], [1, 1]])]}
     assert "below 75%; guessing gives 50%" in caveats(summary_of(two_classes))[0]

@@ -27,8 +27,11 @@ ONE = "lr=0.05_seed=2"
 
 @pytest.fixture
 def trained(finished: Lab, tmp_path: Path) -> Path:
-    """The results folder of four finished runs; nothing is published."""
-    finished.monkeypatch.setattr("lab.experiment.PUBLISHED", tmp_path / "published")
+    """The results folder of four finished runs; nothing is published.
+
+    A folder of weights above the project must not be taken for the published weights.
+    """
+    finished.monkeypatch.setattr("lab.experiment.PUBLISHED", tmp_path / "weights" / "published")
     return finished.root / "quick"
 
 

@@ -25,13 +25,8 @@ WARNING_COLOUR = "#B22222"  # of a rehearsal and of a failure
 FAINT = {"linewidth": 0.8, "alpha": 0.35, "label": "one seed"}  # its curve
 DOT = {"marker": "o", "linestyle": "none", "alpha": 0.4, "markersize": 5}  # one seed's number
 ACROSS = {"color": "black", "linewidth": 1, "zorder": 0}  # a line across a panel
-DIVERGED = {
-    "marker": "x",
-    "color": "black",
-    "linestyle": "none",
-    "markersize": 8,
-    "label": "a seed diverged",
-}
+DIVERGED = {"marker": "x", "color": "black", "linestyle": "none", "markersize": 8}
+DIVERGED |= {"label": "a seed diverged"}
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -214,6 +209,9 @@ def set_scale(axes: Axes, quantity: str, curves: Iterable[Sequence[float | None]
     top = 1.05 * min(max(values), HIGHEST_LOSS)
     axes.set_ylim(0, top)
     if (highest := axes.dataLim.y1) > top:
+        for line in axes.lines:  # a line from far above would look like a jump at its other end
+            heights = np.asarray(line.get_ydata(), dtype=float)
+            line.set_ydata(np.where(heights > top, np.nan, heights))
         words = f"{highest:,.1f}" if highest < 1e6 else f"{highest:.0e}"
         style = {"ha": "right", "va": "top", "fontsize": SMALL, "bbox": BOX}
         axes.text(0.99, 0.99, f"cut off; the highest is {words}", transform=axes.transAxes, **style)

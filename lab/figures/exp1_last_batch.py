@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lab.figures import canvas, mistakes, results, sweep
 from lab.figures.canvas import TRAINING_COLOUR, Figures, Group, Summary
-from lab.summary import roughness
+from lab.roughness import roughness
 
 NOTE = (
     "Roughness: mean absolute change of validation accuracy from one epoch to the next, over the "
@@ -28,9 +28,13 @@ def figures(summary: Summary) -> Figures:
 
 
 def twins(summary: Summary) -> list[tuple[Group, Group]]:
-    """Each setting with the short last batch, and its twin without."""
-    groups = {group["label"]: group for group in summary["groups"]}
-    return [(groups[pair["minus"]], groups[pair["label"]]) for pair in summary["comparisons"]]
+    """Each setting with the short last batch, and the same setting without."""
+    return [
+        (one, other)
+        for one in summary["groups"]
+        for other in summary["groups"]
+        if other["settings"] == {**one["settings"], "drop_last": True} != one["settings"]
+    ]
 
 
 def with_and_without(summary: Summary) -> Figure:

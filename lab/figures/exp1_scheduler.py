@@ -10,10 +10,7 @@ from lab.figures.canvas import LINES, MARKERS, TRAINING_COLOUR, Figures, Summary
 
 def figures(summary: Summary) -> Figures:
     """The schedules, and what a sweep has."""
-    return {
-        "schedules": partial(schedules, summary),
-        **sweep.figures(summary),
-    }
+    return {"schedules": partial(schedules, summary)} | sweep.figures(summary)
 
 
 def schedules(summary: Summary) -> Figure:

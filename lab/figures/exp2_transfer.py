@@ -9,7 +9,10 @@ SEEN = (
     "Retrained and frozen models are validated on images that their sources were trained on: their "
     "validation accuracies are too high, their gaps too small"
 )
-NOTE = f"Frozen: how many convolutions are not trained; in the first row all three. {SEEN}"
+NOTE = (
+    "Frozen: how many convolutions are not trained. In the first row, all three are frozen, at the "
+    f"learning rate of the next rows. {SEEN}"
+)
 BY_FROZEN = " by frozen layers"
 
 

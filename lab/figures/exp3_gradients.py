@@ -21,15 +21,16 @@ ON_BIASES = (
     "nothing: their gradients are about zero"
 )
 ON_BARS = (
-    "Lines on the bars: standard deviation over seeds. ×: standard deviation of each element over "
-    "the 5 steps, averaged over elements"
+    "Mean and standard deviation (std) are over a tensor's elements and a window's steps. Lines on "
+    "the bars: std over seeds. ×: std of each element over the 5 steps, averaged over elements. "
+    "The last step of all is that of the short last batch, whose gradient is noisier"
 )
 ON_SHADES = (
     "White: the network has no such parameter. Values below the scale have the darkest shade"
 )
 STATISTICS = {"mean": "mean of |∂L/∂w|", "std": "std of |∂L/∂w|"}
 LAYERS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc1", "bn4", "fc2")  # forward
-HEAT_MAP_RANGE = 1e3  # from the largest gradient to those in the darkest shade
+HEAT_MAP_RANGE = 1e2  # from the largest gradient to those in the darkest shade
 BAR_RANGE = 1e4  # from the largest gradient to the foot of the axis
 
 
@@ -66,7 +67,8 @@ def gradients(summary: Summary, groups: Sequence[Group]) -> Figure:
             if statistic == "std" and (by_element := found[window].get("std_by_element")):
                 style = {"markersize": 4, "label": "std over steps, by element"}
                 axes.plot(places, by_element["mean"], "kx", **style)
-        axes.set(yscale="log", title=group["settings"]["network"], ylabel=STATISTICS[statistic])
+        axes.set(yscale="log", ylabel=STATISTICS[statistic])
+        axes.set_title(group["settings"]["network"] if len(groups) > 1 else "")
         axes.sharex(panels[0])
         axes.sharey(panels[0] if statistic == "mean" else panels[1])
         axes.autoscale(axis="y")

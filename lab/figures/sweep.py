@@ -38,8 +38,11 @@ def curves(summary: Summary, group: Group, others: Sequence[Group]) -> Figure:
 
 
 def comparison(summary: Summary, groups: Sequence[Group], last: int = 0, note: str = "") -> Figure:
-    """The mean curves of settings, until an epoch: training as it is, validation smoothed."""
-    window = summary["settings"].get("SMOOTHING_WINDOW", 1)
+    """The mean curves of settings: training as it is, validation smoothed.
+
+    Where last is given, those of the first epochs, until this one: smoothing would hide them.
+    """
+    window = 1 if last else summary["settings"].get("SMOOTHING_WINDOW", 1)
     below, titles = "Lines: means over the seeds", {"train": "training", "val": "validation"}
     if window > 1:
         titles["val"] = f"validation, moving mean of {window} epochs"
@@ -49,10 +52,12 @@ def comparison(summary: Summary, groups: Sequence[Group], last: int = 0, note: s
     figure, panels = canvas.blank(summary, words, groups, 4, 2, row=3.2, note=below)
     look = canvas.styles(summary)
     for axes, (quantity, part) in zip(panels, product(AXIS_LABELS, PARTS), strict=True):
-        for group in groups:
+        for at, group in enumerate(groups):
             name, label = f"{part}_{quantity}", f"{group['label']}, {canvas.counted(group)}"
             curve = smooth(group["mean"][name], window if part == "val" else 1)
-            few = {"markersize": 5, "markevery": max(1, (last or len(curve)) // 6)}
+            every = max(1, (last or len(curve)) // 6)
+            # at other epochs than those of its neighbours: equal curves would hide each other
+            few = {"markersize": 5, "markevery": (at * every // len(groups), every)}
             canvas.plot(axes, curve, name, label=label, **few, **look[group["label"]])
         canvas.label_epochs(axes, quantity, groups, last)
         means = [group["mean"][f"{part}_{quantity}"] for group in groups for part in PARTS]

@@ -1,0 +1,42 @@
+"""How rough validation is: how much its accuracy changes from one epoch to the next."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+from lab.summary import Record, Records, paired, spread
+
+
+def roughness(record: Record) -> float | None:
+    """Mean absolute change of validation accuracy into each epoch of training's second half.
+
+    None for a run that diverged, or that has one epoch only.
+    """
+    if record["diverged_at_epoch"] is not None or len(record["val_accuracy"]) < 2:
+        return None
+    changes = [abs(after - before) for before, after in pairwise(record["val_accuracy"])]
+    return fmean(changes[(len(changes) - 1) // 2 :])
+
+
+def compare_roughness(records: Records, pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The roughness of two settings and its difference, paired by seed, for each pair of labels.
+
+    {"label", "minus", "of_label" and "of_minus": mean, std and ci95, "difference": the same}
+    """
+    return [
+        {
+            "label": label,
+            "minus": minus,
+            "of_label": spread(map(roughness, records[label])),
+            "of_minus": spread(map(roughness, records[minus])),
+            "difference": spread(paired(records[label], records[minus], roughness).values()),
+        }
+        for label, minus in pairs
+    ]
+
+
+def is_smoother(found: dict[str, Any]) -> bool:
+    """Whether the whole 95% interval of a difference of roughness is below zero."""
+    difference = found["difference"]
+    return difference["ci95"] is not None and difference["mean"] + difference["ci95"] < 0

@@ -1,0 +1,55 @@
+"""Roughness of validation accuracy, by hand, and its differences paired by seed."""
+
+import pytest
+from test_summary import record
+
+from lab.roughness import compare_roughness, is_smoother, roughness
+
+
+def test_roughness_by_hand():
+    # the second half of six epochs is 4, 5 and 6: the changes into them are 0.3, 0.1 and 0.2
+    curve = [0.1, 0.9, 0.5, 0.2, 0.3, 0.1]
+    assert roughness(record(1, 0.6, val_accuracy=curve)) == pytest.approx(0.2)
+    # of five epochs, the changes into 3, 4 and 5
+    assert roughness(record(1, 0.6, val_accuracy=curve[:5])) == pytest.approx(0.8 / 3)
+    assert roughness(record(1, 0.6, val_accuracy=[0.4, 0.6])) == pytest.approx(0.2)
+    assert roughness(record(1, 0.6, val_accuracy=[0.4])) is None
+    assert roughness(record(1, 0.6, diverged_at=1)) is None
+
+
+def rough(values):
+    """Records of seeds from 1, whose validation accuracy changes by these values; None: lost."""
+    return [
+        record(seed, 0.6, diverged_at=1)
+        if value is None
+        else record(seed, 0.6, val_accuracy=[0.4, 0.4 + value])
+        for seed, value in enumerate(values, 1)
+    ]
+
+
+def test_roughness_is_compared_by_seed():
+    groups = {"a": rough([0.01, 0.02, None]), "b": rough([0.11, 0.14, 0.2]), "c": rough([0.0, 0.5])}
+    calm, noisy = compare_roughness(groups, [("a", "b"), ("a", "c")])
+    assert (calm["label"], calm["minus"]) == ("a", "b")
+    assert calm["of_label"]["mean"] == pytest.approx(0.015)
+    assert calm["of_minus"]["mean"] == pytest.approx(0.15)  # of all three seeds
+    assert calm["difference"]["mean"] == pytest.approx(-0.11)  # -0.10 and -0.12
+    assert calm["difference"]["ci95"] == pytest.approx(12.7062 * 0.01, rel=1e-4)
+    assert noisy["difference"]["mean"] == pytest.approx(-0.235)
+
+
+def test_a_setting_is_smoother_where_the_whole_interval_is_below_zero():
+    before = rough([0.31, 0.32, 0.33, 0.34])
+    records = {
+        "before": before,
+        "calm": rough([0.10, 0.12, 0.11, 0.13]),  # all about 0.21 lower
+        "unsure": rough([0.30, 0.02, 0.33, 0.34]),  # lower on average
+        "rougher": rough([0.41, 0.42, 0.43, 0.45]),
+        "one seed": rough([0.01]),
+        "lost": rough([None]),
+    }
+    pairs = [(label, "before") for label in records if label != "before"]
+    found = {pair["label"]: is_smoother(pair) for pair in compare_roughness(records, pairs)}
+    assert found == {
+        **{"calm": True, "unsure": False, "rougher": False, "one seed": False, "lost": False}
+    }
