@@ -69,19 +69,18 @@ def in_short(compared: list[dict[str, Any]], rough: list[dict[str, Any]], best: 
 
 def main(experiment: Experiment) -> None:
     experiment.check(runs())  # before hours of training
-    normalised = {NORMALISED: with_last_batch()[NORMALISED]}
-    records = experiment.train(exp1_lr) | experiment.train(normalised | runs())
-    twins = [(label + WITHOUT, label) for label in with_last_batch()]
-    without = [rate + WITHOUT for rate in exp1_lr.runs()]
-    best = best_label({label: records[label] for label in without})
-    rate = f"lr={exp3_gradients.LEARNING_RATE:.12g}"
+    fixed, both = experiment.train(exp1_lr), with_last_batch()
+    records = fixed | experiment.train({NORMALISED: both[NORMALISED]} | runs())
+    twins = [(label + WITHOUT, label) for label in both]
+    without = {rate + WITHOUT: records[rate + WITHOUT] for rate in fixed}
+    best = best_label(without)
     pairs = [*twins, *((best, other) for other in without if other != best)]
-    pairs += [(NORMALISED + WITHOUT, rate + WITHOUT)]
+    pairs += [(NORMALISED + WITHOUT, f"lr={exp3_gradients.LEARNING_RATE:.12g}{WITHOUT}")]
     rough = compare_roughness(records, twins)
-    stds = {
-        label: spread(run["test_accuracy"] for run in group)["std"]
-        for label, group in records.items()
-    }
+    stds = [
+        span(spread(run["test_accuracy"] for run in group)["std"] for group in side.values())
+        for side in (fixed, without)
+    ]
     rows = [
         {
             "setting": found["minus"],
@@ -98,8 +97,7 @@ def main(experiment: Experiment) -> None:
         answer=in_short(compare_all(records, pairs), rough, best),
         findings=[
             "The standard deviation of test accuracy over the seeds is, at 1.1's rates, "
-            f"{span(stds[rate] for rate in exp1_lr.runs())} points with the last batch and "
-            f"{span(stds[label] for label in without)} without it."
+            f"{stds[0]} points with the last batch and {stds[1]} without it."
         ],
         tables={"Roughness of validation accuracy, in percentage points": rows},
         roughness=rough,

@@ -47,7 +47,7 @@ def trained_schedules() -> dict[str, Schedule]:
         raise UserError(f"STEP_EPOCHS = {STEP_EPOCHS}: must be below EPOCHS = {EPOCHS}")
     first = INITIAL_LEARNING_RATE
     smooth = inverse_time(first, DECAY_RATE)
-    drops = max(1, (EPOCHS - 1) // STEP_EPOCHS)
+    drops = (EPOCHS - 1) // STEP_EPOCHS
     factor = (smooth(EPOCHS - 1) / smooth(0)) ** (1 / drops)  # so that both end at the same rate
     return {"inverse time": smooth, "step": step_decay(first, factor, STEP_EPOCHS)}
 
@@ -85,11 +85,10 @@ def runs() -> Groups:
 
 
 def main(experiment: Experiment) -> None:
-    scheduled = runs()
-    experiment.check(scheduled)  # before hours of training
+    experiment.check(runs())  # before hours of training
     fixed = experiment.train(exp1_lr)
     best = best_label(fixed)
-    trained = experiment.train(scheduled)
+    trained = experiment.train(runs())
     schedules = trained_schedules() | other_schedules()
     experiment.report(
         {best: fixed[best]} | trained,

@@ -10,7 +10,7 @@ half. The last batch of an epoch has 40 images, not 8 as in experiment 1.1.
 
 import lab
 from lab import Experiment, Groups
-from lab.summary import best_label
+from lab.summary import best
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -38,14 +38,12 @@ def runs() -> Groups:
 
 def main(experiment: Experiment) -> None:
     records = experiment.train(runs())
-    dropped = {label: group for label, group in records.items() if label != "dropout=0"}
-    findings = []
-    if dropped:
-        findings.append(
-            f"Of the rates above zero, {best_label(dropped)} has the highest mean validation "
-            "accuracy. Experiment 2.2 uses it."
-        )
-    experiment.report(records, findings=findings)
+    winner = best({label: group for label, group in records.items() if label != "dropout=0"})
+    finding = (
+        f"Of the rates above zero, {winner} has the highest mean validation accuracy. Experiment "
+        "2.2 uses it."
+    )
+    experiment.report(records, findings=[finding] if winner else [])
 
 
 if __name__ == "__main__":

@@ -40,25 +40,27 @@ PLAIN = "dropout=0"
 
 def retrained(sources: Sequence[Run], frozen: Sequence[str], learning_rate: float) -> list[Run]:
     """Each source retrained, except its frozen layers, on the images that it was validated on."""
-    changes = {
-        "frozen": tuple(frozen),
-        "reinitialised": ("fc1", "fc2"),
-        "learning_rate": learning_rate,
-        "epochs": EPOCHS,
-        "batch_size": BATCH_SIZE,
-        "split": "swapped halves",
-    }
+    changes = {"frozen": frozen, "reinitialised": ("fc1", "fc2"), "split": "swapped halves"}
+    changes |= {"learning_rate": learning_rate, "epochs": EPOCHS, "batch_size": BATCH_SIZE}
     return [dataclasses.replace(source, start=source, **changes) for source in sources]
 
 
-def finer_runs(sources: Sequence[Run]) -> Groups:
-    """From no to all convolutions frozen, at both rates, except all at the higher rate."""
-    return {
-        f"frozen={frozen}, lr={rate:.12g}": retrained(sources, CONVOLUTIONS[:frozen], rate)
+def runs_from(sources: dict[str, list[Run]]) -> Groups:
+    """Each setting of 2.1 retrained with all convolutions frozen, the plain one with fewer, too.
+
+    That is from none to all frozen, at both rates, except all at the higher rate.
+    """
+    whole = {
+        f"retrained, {label}": retrained(group, CONVOLUTIONS, LEARNING_RATE)
+        for label, group in sources.items()
+    }
+    finer = {
+        f"frozen={frozen}, lr={rate:.12g}": retrained(sources[PLAIN], CONVOLUTIONS[:frozen], rate)
         for rate in (LEARNING_RATE, FINE_TUNING_LEARNING_RATE)
         for frozen in range(len(CONVOLUTIONS) + 1)
         if (frozen, rate) != (len(CONVOLUTIONS), LEARNING_RATE)
     }
+    return whole | finer
 
 
 def runs() -> Groups:
@@ -67,13 +69,13 @@ def runs() -> Groups:
     Raises UserError where the constants of 2.1 leave nothing to compare.
     """
     whole = runs_of(exp2_dropout)
-    if 0 not in exp2_dropout.DROPOUT_RATES or len(exp2_dropout.DROPOUT_RATES) == 1:
+    if PLAIN not in whole or len(whole) == 1:
         raise UserError("DROPOUT_RATES in exp2_dropout.py: must hold 0 and at least one other rate")
     if not set(SEEDS) <= set(exp2_dropout.SEEDS):
         raise UserError(f"SEEDS = {SEEDS}: must all be among those of exp2_dropout.py")
-    plain = [run for run in whole[PLAIN] if run.seed in SEEDS]
-    first = {f"retrained, {PLAIN}": retrained(plain, CONVOLUTIONS, LEARNING_RATE)}
-    return first | finer_runs(plain)
+    if LEARNING_RATE == FINE_TUNING_LEARNING_RATE:
+        raise UserError(f"{FINE_TUNING_LEARNING_RATE = }: must differ from LEARNING_RATE")
+    return runs_from({PLAIN: [run for run in whole[PLAIN] if run.seed in SEEDS]})
 
 
 def sources(label: str, records: Sequence[Record]) -> list[Run]:
@@ -89,30 +91,19 @@ def main(experiment: Experiment) -> None:
     experiment.check(runs())  # before hours of training
     fixed, whole = experiment.train(exp1_lr), experiment.train(exp2_dropout)
     best = best_label(fixed)
-    untouched = f"untouched, {best}"
-    dropped = best_label({label: whole[label] for label in whole if label != PLAIN})
-    first = {
-        f"retrained, {label}": retrained(sources(label, whole[label]), CONVOLUTIONS, LEARNING_RATE)
-        for label in (PLAIN, dropped)
-    }
-    from_plain, from_dropped = first
-    finer = finer_runs(sources(PLAIN, whole[PLAIN]))
-    *_, slow = finer
-    all_frozen = {LEARNING_RATE: from_plain, FINE_TUNING_LEARNING_RATE: slow}
+    dropped = best_label({label: group for label, group in whole.items() if label != PLAIN})
+    groups = runs_from({label: sources(label, whole[label]) for label in (PLAIN, dropped)})
+    untouched, (from_plain, from_dropped, *finer) = f"untouched, {best}", groups
     shared = {untouched: fixed[best], PLAIN: whole[PLAIN], dropped: whole[dropped]}
-    records = shared | experiment.train(first | finer)
-    pairs = [
-        (from_dropped, from_plain),
-        (from_plain, PLAIN),
-        (from_dropped, dropped),
-        (from_dropped, untouched),
-        (dropped, PLAIN),
-        (slow, from_plain),
-        *((label, all_frozen[runs[0].learning_rate]) for label, runs in finer.items()),
-    ]
+    records = shared | experiment.train(groups)
+    slow = finer[-1]  # all frozen, at the lower rate
+    all_frozen = {LEARNING_RATE: from_plain, FINE_TUNING_LEARNING_RATE: slow}
+    pairs = [(from_dropped, from_plain), (from_plain, PLAIN), (from_dropped, dropped)]
+    pairs += [(from_dropped, untouched), (dropped, PLAIN), (slow, from_plain)]
+    pairs += [(label, all_frozen[groups[label][0].learning_rate]) for label in finer]
     experiment.report(
         records,
-        candidates=list(first),
+        candidates=[from_plain, from_dropped],
         comparisons=pairs,
         answer=(
             f"{in_a_sentence(compare_all(records, pairs)[0])} The first used dropout in both "

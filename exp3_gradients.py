@@ -11,10 +11,12 @@ trained for 50 epochs from seeds 1 to 5, and compared with BaselineNet at the sa
 """
 
 from statistics import fmean
+from typing import Any
 
 import lab
 from lab import Experiment, Groups, Record, Records, gradients
 from lab.summary import in_words
+from train import Run
 
 EPOCHS = 30  # of the runs whose gradients are watched
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -26,19 +28,18 @@ PERFORMANCE_SEEDS = [1, 2, 3, 4, 5]
 SMOOTHING_WINDOW = 5  # epochs, for the validation curves in the comparison figure
 
 
+def from_seeds(seeds: list[int], network: str, epochs: int, **fields: Any) -> list[Run]:
+    """A network from every seed, as all of experiment 3 trains it."""
+    fields |= {"learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "split": "standard"}
+    return lab.from_seeds(seeds, network=network, epochs=epochs, **fields)
+
+
 def watched_runs() -> Groups:
     """Experiments 3.1 to 3.3: each network from every seed, its gradients watched."""
     rates = {"BaselineNet": 0.0, "DropoutNet": DROPOUT_RATE, "BatchNormNet": 0.0}
     return {
-        f"{network}, gradients": lab.from_seeds(
-            SEEDS,
-            network=network,
-            dropout_rate=dropout_rate,
-            learning_rate=LEARNING_RATE,
-            epochs=EPOCHS,
-            batch_size=BATCH_SIZE,
-            split="standard",
-            gradient_statistics=True,
+        f"{network}, gradients": from_seeds(
+            SEEDS, network, EPOCHS, dropout_rate=dropout_rate, gradient_statistics=True
         )
         for network, dropout_rate in rates.items()
     }
@@ -47,14 +48,7 @@ def watched_runs() -> Groups:
 def performance_runs() -> Groups:
     """Experiment 3.4: with and without batch normalisation, at full length."""
     return {
-        network: lab.from_seeds(
-            PERFORMANCE_SEEDS,
-            network=network,
-            learning_rate=LEARNING_RATE,
-            epochs=PERFORMANCE_EPOCHS,
-            batch_size=BATCH_SIZE,
-            split="standard",
-        )
+        network: from_seeds(PERFORMANCE_SEEDS, network, PERFORMANCE_EPOCHS)
         for network in ("BaselineNet", "BatchNormNet")
     }
 

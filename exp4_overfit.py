@@ -14,9 +14,11 @@ runs of a seed should be trained on one machine, as machines round differently.
 from typing import Any
 
 import lab
-from lab import Experiment, Groups, UserError
+from lab import Experiment, Groups
+from lab.checks import check, rules
 from lab.overfitting import in_short, learned, overfitting, stage
 from lab.summary import compare_all
+from train import Run
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -32,15 +34,10 @@ WIDTH = 8  # channels of the first convolution, on which all others depend; the 
 SMOOTHING_WINDOW = 5  # epochs, for the validation curves in the comparison figure
 
 
-def from_seeds(**changes: Any) -> list:
+def from_seeds(**changes: Any) -> list[Run]:
     """The baseline from every seed, except for these fields."""
-    baseline = {
-        "network": "BaselineNet",
-        "learning_rate": LEARNING_RATE,
-        "epochs": EPOCHS,
-        "batch_size": BATCH_SIZE,
-        "split": "standard",
-    }
+    baseline = {"network": "BaselineNet", "learning_rate": LEARNING_RATE, "epochs": EPOCHS}
+    baseline |= {"batch_size": BATCH_SIZE, "split": "standard"}
     return lab.from_seeds(SEEDS, **(baseline | changes))
 
 
@@ -67,23 +64,13 @@ def runs() -> Groups:
     }
 
 
-def check_constants() -> None:
-    """Raises UserError where a constant that only this script knows makes no sense."""
-    if not isinstance(OVERFIT_STEPS, int) or OVERFIT_STEPS < 1:
-        raise UserError(f"OVERFIT_STEPS = {OVERFIT_STEPS!r}: must be a whole number, at least 1")
-    if not isinstance(NEAR_ZERO_LOSS, int | float) or NEAR_ZERO_LOSS <= 0:
-        raise UserError(f"NEAR_ZERO_LOSS = {NEAR_ZERO_LOSS!r}: must be a number above 0")
-    if not isinstance(WHOLE_SPLIT_ACCURACY, int | float) or not 0 <= WHOLE_SPLIT_ACCURACY <= 1:
-        raise UserError(f"WHOLE_SPLIT_ACCURACY = {WHOLE_SPLIT_ACCURACY!r}: must be from 0 to 1")
-
-
 def main(experiment: Experiment) -> None:
-    check_constants()
+    known, share = rules(), (float, lambda value: 0 <= value <= 1, "from 0 to 1")
+    check(OVERFIT_STEPS, known["epochs"], f"{OVERFIT_STEPS = }:")
+    check(NEAR_ZERO_LOSS, known["learning_rate"], f"{NEAR_ZERO_LOSS = }:")
+    check(WHOLE_SPLIT_ACCURACY, share, f"{WHOLE_SPLIT_ACCURACY = }:")
     by_heart = experiment.train(first_runs())
-    stages = [
-        stage(label, group, 1.0, steps_per_epoch=1, loss=NEAR_ZERO_LOSS)
-        for label, group in by_heart.items()
-    ]
+    stages = [stage(name, group, 1.0, loss=NEAR_ZERO_LOSS) for name, group in by_heart.items()]
     print(*map(learned, stages), sep="\n")  # before hours of training
     tried = experiment.train(runs())
     steps = experiment.steps_per_epoch(tried["baseline"][0])

@@ -46,6 +46,8 @@ def run(point: Point, seed: int) -> Run:
 
 def runs() -> Groups:
     """Both searches: the first point that each tries in each repeat, the second, and so on."""
+    if not isinstance(GRID_SIDE, int) or GRID_SIDE < 2:
+        raise UserError(f"GRID_SIDE = {GRID_SIDE!r}: must be a whole number, at least 2")
     ranges = (LEARNING_RATE_RANGE, MOMENTUM_RANGE)
     walks = {
         "random": [sample(*ranges, GRID_SIDE**2, seed) for seed in SEARCH_SEEDS],
@@ -69,8 +71,6 @@ def final_runs(settings: dict[str, Point]) -> Groups:
 
 
 def main(experiment: Experiment) -> None:
-    if not isinstance(GRID_SIDE, int) or GRID_SIDE < 2:
-        raise UserError(f"GRID_SIDE = {GRID_SIDE!r}: must be a whole number, at least 2")
     if not set(SEARCH_SEEDS).isdisjoint(SEEDS):
         raise UserError(f"SEARCH_SEEDS = {SEARCH_SEEDS}: must hold none of SEEDS = {SEEDS}")
     tried = experiment.train(runs())

@@ -16,7 +16,7 @@ def stage(
     label: str,
     records: Sequence[Record],
     accuracy: float,
-    steps_per_epoch: int,
+    steps_per_epoch: int = 1,
     loss: float | None = None,
 ) -> dict[str, Any]:
     """After how many steps each seed of a group had learned what it trains on; None: it had not.

@@ -4,7 +4,7 @@ A search tries points, {"learning_rate": x, "momentum": y}, one after the other.
 """
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,8 @@ def grid(
     Both ranges, [lowest, highest], are covered with their ends: the learning rate at equal
     intervals of its logarithm, the momentum at equal ones.
     """
-    points = [
-        point(learning_rate, momentum)
-        for learning_rate in np.geomspace(*learning_rates, side)
-        for momentum in np.linspace(*momenta, side)
-    ]
+    values = np.geomspace(*learning_rates, side), np.linspace(*momenta, side)
+    points = [point(*pair) for pair in product(*values)]
     return [points[i] for i in stream(seed).permutation(len(points))]
 
 

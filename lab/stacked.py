@@ -304,15 +304,16 @@ def batch_norm(
     if running_mean is None:
         raise NotImplementedError("batch normalisation without running statistics")
     rows = input.movedim(1, -1)
-    weight = torch.ones_like(rows[(0,) * (rows.dim() - 1)]) if weight is None else weight
+    weight = torch.ones_like(running_mean) if weight is None else weight
     bias = torch.zeros_like(weight) if bias is None else bias
     if not training:
         scale = weight * (running_var + eps).rsqrt()
         return torch.addcmul(bias - running_mean * scale, rows, scale).movedim(-1, 1)
     outputs, mean, var = Normalise.apply(rows, weight, bias, eps)
     count = rows.numel() / rows.shape[-1]
-    running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
-    running_var.mul_(1 - momentum).add_(var, alpha=momentum * count / (count - 1))
+    # vmap forgets that the statistics carry no gradient, and they would keep every step's graph
+    running_mean.mul_(1 - momentum).add_(mean.detach(), alpha=momentum)
+    running_var.mul_(1 - momentum).add_(var.detach(), alpha=momentum * count / (count - 1))
     return outputs.movedim(-1, 1)
 
 

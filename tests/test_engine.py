@@ -411,6 +411,15 @@ def test_a_checkpoint_that_cannot_be_written_ends_training(few, digits, store, m
         train_together([few()], digits, store)
 
 
+def test_the_statistics_of_batch_normalisation_keep_no_graph(few, digits, store):
+    """Each step would add its own to it, with all activations, until memory runs out."""
+    together = stack([few(network="BatchNormNet", seed=seed) for seed in (1, 2)], digits, store)
+    for _ in range(2):
+        together.step_once(10)
+    assert any("running_mean" in name for name in together.fixed)
+    assert not any(tensor.requires_grad for tensor in together.fixed.values())
+
+
 def test_every_run_has_the_momentum_of_the_plain_loop(double, few, digits, store):
     """Two epochs of three steps; each run has a momentum and a weight decay of its own."""
     runs = [few(seed=1), few(seed=2, momentum=0.5), few(seed=3, momentum=0.9, weight_decay=0.1)]

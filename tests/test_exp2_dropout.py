@@ -45,6 +45,17 @@ def test_best_rate_above_zero_is_named_even_where_zero_is_the_best(
     assert summary["findings"][0] in (a_lab.root / "README.md").read_text()
 
 
+def test_where_all_rates_above_zero_diverge_the_rest_is_reported(
+    a_lab: Lab, no_figures: None
+) -> None:
+    store = Store(a_lab.root)
+    for label, group in exp2_dropout.runs().items():
+        finish(group, store, diverged_at=None if label == "dropout=0" else 3)
+    assert a_lab.run(exp2_dropout) == 0
+    summary = json.loads((a_lab.root / "exp2_dropout" / "summary.json").read_text())
+    assert (summary["best"], summary["findings"]) == ("dropout=0", [])
+
+
 def test_single_rate_is_compared_with_nothing(
     a_lab: Lab, no_training: list[Run], no_figures: None
 ) -> None:

@@ -238,6 +238,7 @@ def test_weights_that_a_run_starts_from_are_trained_again(
         ("SEEDS", [1, 9]),
         ("SEEDS", []),
         ("FINE_TUNING_LEARNING_RATE", 0),
+        ("FINE_TUNING_LEARNING_RATE", 0.1),
         ("LEARNING_RATE", -1),
     ],
 )

@@ -204,6 +204,11 @@ def test_bad_constant_is_named_before_anything_is_trained(
     assert not no_training
 
 
+def test_bad_grid_is_named_half_way_too(a_lab: Lab, refused: Callable[..., str]) -> None:
+    line = refused(a_lab.edit(exp4_search, GRID_SIDE="4"), exp4_search, "--quick", "--so-far")
+    assert line.startswith("GRID_SIDE = '4': must be a whole number")
+
+
 def test_settings_of_a_run_are_its_point_alone() -> None:
     one, other = (run for repeats in by_search().values() for run in repeats[0][:1])
     changes = {"learning_rate": one.learning_rate, "momentum": one.momentum}

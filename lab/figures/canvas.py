@@ -25,8 +25,8 @@ WARNING_COLOUR = "#B22222"  # of a rehearsal and of a failure
 FAINT = {"linewidth": 0.8, "alpha": 0.35, "label": "one seed"}  # its curve
 DOT = {"marker": "o", "linestyle": "none", "alpha": 0.4, "markersize": 5}  # one seed's number
 ACROSS = {"color": "black", "linewidth": 1, "zorder": 0}  # a line across a panel
-DIVERGED = {"marker": "x", "color": "black", "linestyle": "none", "markersize": 8}
-DIVERGED |= {"label": "a seed diverged"}
+CROSS = {"marker": "x", "color": "black", "linestyle": "none", "markersize": 8}
+DIVERGED = CROSS | {"label": "a seed diverged"}
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,

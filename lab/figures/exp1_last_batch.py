@@ -63,7 +63,8 @@ def rankings(summary: Summary) -> Figure:
         for group in groups:
             rank = f"({order.index(group) + 1})"
             name = f"{rank} {results.name_of(group)}" if axes is panels[0] else rank
-            rows.append((name, results.ends(group, "test_accuracy"), look[group["label"]]))
+            tested = [run["test_accuracy"] for run in group["runs"]]
+            rows.append((name, tested, look[group["label"]]))
         canvas.dots(axes, rows, "test accuracy (%)")
     canvas.share_limits(panels[:2])
     rough = [("", [*map(roughness, g["runs"])], look[g["label"]]) for g in chain(*pairs)]

@@ -22,22 +22,13 @@ def schedules(summary: Summary) -> Figure:
     figure, (axes,) = canvas.blank(summary, "learning rate by epoch", row=4, note=note)
     look = canvas.styles(summary)
     for at, (name, rates) in enumerate(summary["schedules"].items()):
-        grey = {
-            "color": TRAINING_COLOUR,
-            "linestyle": LINES[at % len(LINES)],
-            "marker": MARKERS[at % len(MARKERS)],
-        }
-        axes.plot(
-            range(1, len(rates) + 1),
-            rates,
-            drawstyle="steps-mid",
-            linewidth=2 if name in look else 1,
-            zorder=3 if name in look else 2,
-            label=f"{name} (trained)" if name in look else name,
-            markersize=4,
-            markevery=(at, 9),  # markers of two curves at one epoch would hide each other
-            **look.get(name, grey),
-        )
+        style = {"color": TRAINING_COLOUR, "linewidth": 1, "label": name}
+        style |= {"linestyle": LINES[at % len(LINES)], "marker": MARKERS[at % len(MARKERS)]}
+        if name in look:
+            style |= {**look[name], "linewidth": 2, "label": f"{name} (trained)", "zorder": 3}
+        # markers of two curves at one epoch would hide each other
+        style |= {"drawstyle": "steps-mid", "markersize": 4, "markevery": (at, 9)}
+        canvas.plot(axes, rates, "learning_rate", **style)
     epochs = max(map(len, summary["schedules"].values()))
     axes.set(xlabel="epoch", ylabel="learning rate", yscale="log", xlim=(0.5, epochs + 0.5))
     axes.set_xticks(canvas.epoch_ticks(epochs))

@@ -22,12 +22,10 @@ def figures(summary: Summary) -> Figures:
 
 def search_map(summary: Summary) -> Figure:
     """Every run of both searches: where it was in the ranges, and its validation accuracy."""
-    searches, words = summary["search"], "every run of both searches"
+    searches, groups, words = summary["search"], summary["groups"], "every run of both searches"
     repeats, count = max(len(found["repeats"]) for found in searches.values()), len(searches)
     note = f"The {repeats} repeats of a search at one point stand side by side"
-    figure, panels = canvas.blank(
-        summary, words, summary["groups"], count, count, row=4.6, note=note
-    )
+    figure, panels = canvas.blank(summary, words, groups, count, count, row=4.6, note=note)
     points = [p for found in searches.values() for r in found["repeats"] for p in r["points"]]
     known = [100 * p["val_accuracy"] for p in points if p["val_accuracy"] is not None]
     scale = Normalize(min(known, default=0), max(known, default=100))
@@ -41,7 +39,7 @@ def search_map(summary: Summary) -> Figure:
         accuracies = canvas.percent(point["val_accuracy"] for _, point in tried)
         lost, won = np.isnan(accuracies), np.array([p == found["winner"] for _, p in tried])
         image = axes.scatter(xs, ys, 40, accuracies, cmap="cividis", norm=scale)
-        axes.plot(xs[lost], ys[lost], **canvas.DIVERGED | {"label": ""})  # the title tells it
+        axes.plot(xs[lost], ys[lost], **canvas.CROSS)  # the title tells it
         axes.scatter(xs[won], ys[won], 170, "none", edgecolors="black", linewidths=2)  # a ring
         axes.set(xscale="log", xlabel="learning rate", ylabel="momentum")
         highest = "".join(f", ○ highest: {accuracy:.1f}%" for accuracy in accuracies[won])
@@ -58,16 +56,13 @@ def best_by_budget(summary: Summary) -> Figure:
     """The best validation accuracy by the number of runs spent: every repeat and the mean."""
     figure, (axes,) = canvas.blank(summary, "highest accuracy so far", summary["groups"], row=4)
     for (name, found), colour in zip(summary["search"].items(), COLOURS, strict=False):
-        style = {"color": colour, "drawstyle": "steps-post"}
+        style = {"color": colour, "drawstyle": "steps-post", "linewidth": 2}
         for repeat in found["repeats"]:
             faint = style | FAINT | {"label": "one repeat"}
             canvas.plot(axes, repeat["best_so_far"], "accuracy", **faint)
         label = f"{name} search, mean of {len(found['repeats'])} repeats"
-        canvas.plot(
-            axes, found["best_so_far"]["mean"], "accuracy", label=label, linewidth=2, **style
-        )
+        canvas.plot(axes, found["best_so_far"]["mean"], "accuracy", label=label, **style)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set(
-        xlabel="runs that the search has trained", ylabel="highest validation accuracy so far (%)"
-    )
+    axes.set_xlabel("runs that the search has trained")
+    axes.set_ylabel("highest validation accuracy so far (%)")
     return figure

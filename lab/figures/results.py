@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -16,7 +17,10 @@ NOTE = (
     "Gap: training minus validation accuracy, both of the final weights. Best: the highest mean "
     "validation accuracy"
 )
-QUANTITIES = {"test_accuracy": "test accuracy (%)", "gap": "gap (percentage points)"}
+QUANTITIES = {  # by the name of their axis
+    "test accuracy (%)": itemgetter("test_accuracy"),
+    "gap (percentage points)": generalisation_gap,
+}
 GLANCE_POINTS = 25  # percentage points; what is further below the median is told, not drawn
 SETTING = {"color": COLOURS[0], "marker": "o"}
 BEST = {"color": COLOURS[1], "marker": "s"}
@@ -31,20 +35,13 @@ def results(summary: Summary, groups: Sequence[Group], note: str = NOTE, by: str
     words, height = f"test accuracy and generalisation gap{by}", 0.7 + 0.55 * len(groups)
     figure, panels = canvas.blank(summary, words, groups, 2, 2, row=height, note=note)
     look, best = canvas.styles(summary), summary["best"]
-    for axes, (quantity, label) in zip(panels, QUANTITIES.items(), strict=True):
-        rows = [(name_of(g, best), ends(g, quantity), look[g["label"]]) for g in groups]
+    for axes, (label, measure) in zip(panels, QUANTITIES.items(), strict=True):
+        rows = [(name_of(g, best), [*map(measure, g["runs"])], look[g["label"]]) for g in groups]
         canvas.dots(axes, rows, label)
     panels[1].tick_params(labelleft=False)
     if panels[0].dataLim.x0 < 200 / class_count(run for group in groups for run in group["runs"]):
         canvas.mark_guessing(panels[0].axvline, "accuracy", groups)
     return figure
-
-
-def ends(group: Group, quantity: str) -> list[float | None]:
-    """The "test_accuracy" or "gap" of every run; None where it diverged."""
-    if quantity == "gap":
-        return [generalisation_gap(run) for run in group["runs"]]
-    return [run["test_accuracy"] for run in group["runs"]]
 
 
 def name_of(group: Group, best: str | None = None) -> str:
@@ -167,7 +164,8 @@ def block(summary: Summary) -> list[canvas.Row]:
     rows: list[canvas.Row] = [(summary["title"], [], SETTING)]
     for group in ranked(summary):
         style = BEST if group["label"] == summary["best"] else SETTING
-        rows.append((name_of(group).replace("\n", " "), ends(group, "test_accuracy"), style))
+        tested = [run["test_accuracy"] for run in group["runs"]]
+        rows.append((name_of(group).replace("\n", " "), tested, style))
     return rows
 
 
