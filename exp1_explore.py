@@ -77,7 +77,8 @@ def main(experiment: Experiment) -> None:
         answer = (
             f"{suggested[0]:.12g} to {suggested[1]:.12g}. Of the rates tried, those in this range "
             f"have a mean validation accuracy within {100 * RANGE_MARGIN:g} percentage points of "
-            "the best's, over the runs that did not diverge: more than half of them."
+            "the best's. Runs that diverged are left out of the means, and so are the rates at "
+            "which half of the runs or more did."
         )
     experiment.report(
         records, candidates=list(mostly_sound(records)), answer=answer, suggested_range=suggested

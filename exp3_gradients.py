@@ -89,11 +89,11 @@ def main(experiment: Experiment) -> None:
     ends: dict[str, list[str]] = {}
     for words, by_name in found.items():
         network, window = words.split(", ")
-        times = f"{min(by_name.values()):.3g} to {max(by_name.values()):.3g} times {first}'s"
+        times = f"{min(by_name.values()):.3g} to {max(by_name.values()):.3g}"
         ends.setdefault(network, []).append(f"{times} in the {window}")
     told = [
-        f"In {network}, the mean |gradient| of a layer's weights is, depending on the layer, "
-        f"{in_words(times)}."
+        f"The mean |gradient| of a layer's weights in {network}, divided by {first}'s, is, "
+        f"depending on the layer, {in_words(times)}."
         for network, times in ends.items()
     ]
     means = "These are means over the seeds that did not diverge, without a test."

@@ -432,7 +432,7 @@ def figure(result: Result) -> Figure:
         axes.plot(images["turns"], [place] * len(images["turns"]), "k.", markersize=4)
         words = f"  {images['median']:,.0f}  ({row['times_the_plain_loop']:.1f}×)"
         axes.text(images["highest"], place, words, va="center")
-    axes.set_xlim(0, 1.3 * axes.dataLim.x1)  # room for the words
+    axes.set_xlim(0, 1.45 * axes.dataLim.x1)  # room for the words
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)

@@ -89,8 +89,8 @@ def test_rehearsal_draws_gradients_by_network_window_and_epoch(rehearsal: Rehear
         ratios = [float(cell) for layer, cell in row.items() if layer != "network"]
         assert len(ratios) == 5
         network, window = row["network"].split(", ")
-        sentence = next(s for s in summary["answer"].split(". ") if s.startswith(f"In {network}, "))
-        times = f"{min(ratios):.3g} to {max(ratios):.3g} times BaselineNet's in the {window}"
+        sentence = next(s for s in summary["answer"].split(". ") if f" in {network}, " in s)
+        times = f"{min(ratios):.3g} to {max(ratios):.3g} in the {window}"
         assert times in sentence
     names = list(figures.figures(summary))
     for part in ("DropoutNet", "compared", "epoch"):
