@@ -81,6 +81,7 @@ def main(experiment: Experiment) -> None:
     settings = {name: found["winner"] for name, found in search.items() if found["winner"]}
     settings["untuned"] = {"learning_rate": LEARNING_RATE, "momentum": 0.0}
     records = experiment.train(final_runs(settings))
+    ranges = {"learning_rate": LEARNING_RATE_RANGE, "momentum": MOMENTUM_RANGE}
     by_search = dict(zip(settings, records.values(), strict=True))
     pairs = list(itertools.combinations(records, 2))
     winners = map(in_a_sentence, compare_all(records, pairs)[:1])
@@ -89,7 +90,7 @@ def main(experiment: Experiment) -> None:
         comparisons=pairs,
         besides=[record for group in tried.values() for record in group],
         answer=" ".join([*winners, *leads(search)]),
-        findings=search_in_words(search, by_search),
+        findings=search_in_words(search, by_search, ranges),
         search=search,
     )
 

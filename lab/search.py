@@ -3,6 +3,7 @@
 A search tries points, {"learning_rate": x, "momentum": y}, one after the other.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import combinations, product
 from typing import Any
@@ -101,8 +102,23 @@ def best_so_far(accuracies: Sequence[float | None]) -> list[float | None]:
     return [max((one for one in head if one is not None), default=None) for head in heads]
 
 
-def search_in_words(searches: dict[str, dict[str, Any]], records: Records) -> list[str]:
-    """What each search found, and how its winner did from fresh seeds: the runs in records."""
+def at_the_edge(found: Point, ranges: dict[str, Sequence[float]]) -> str:
+    """Which values of a point are an end of their range, in words; empty where none is."""
+    words = ""
+    for name, (lowest, highest) in ranges.items():
+        ends = {lowest: "lowest", highest: "highest"}
+        if end := next((ends[x] for x in ends if math.isclose(x, found[name])), None):
+            words += f" Its {name.replace('_', ' ')} is the {end} of the range."
+    return words
+
+
+def search_in_words(
+    searches: dict[str, dict[str, Any]], records: Records, ranges: dict[str, Sequence[float]]
+) -> list[str]:
+    """What each search found, and how its winner did from fresh seeds: the runs in records.
+
+    ranges are those of the searches: {"learning_rate": [lowest, highest], "momentum": the same}
+    """
     found = []
     for name, search in searches.items():
         points = [point for repeat in search["repeats"] for point in repeat["points"]]
@@ -115,9 +131,10 @@ def search_in_words(searches: dict[str, dict[str, Any]], records: Records) -> li
             f"A {name} search of {len(search['best_so_far']['mean'])} runs finds {highest} "
             f"validation accuracy; {len(points) - len(sound)} of {len(points)} runs diverged. Its "
             f"winner, learning rate {best['learning_rate']:.3g} and momentum "
-            f"{best['momentum']:.3g}, has {percent(best['val_accuracy'])}. The highest of "
-            f"{len(sound)} noisy numbers tends to be too high. From fresh seeds the winner's mean "
-            f"is {percent(final_accuracy(records[name]))}."
+            f"{best['momentum']:.3g}, has {percent(best['val_accuracy'])}."
+            f"{at_the_edge(best, ranges)} The highest of {len(sound)} noisy numbers tends to be "
+            f"too high. From fresh seeds the winner's mean is "
+            f"{percent(final_accuracy(records[name]))}."
         )
     devices = common(in_words(r["device"]) for one in searches.values() for r in one["repeats"])
     if isinstance(devices, list):

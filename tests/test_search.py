@@ -159,6 +159,9 @@ def searched(accuracies, devices=("cpu", "cpu")):
     return summarise_search(points)
 
 
+RANGES = {"learning_rate": [0.001, 0.008], "momentum": [0.85, 0.95]}
+
+
 def test_a_search_is_told_with_how_its_winner_flatters():
     searches = {
         "random": searched([[0.5, 0.6], [0.62, None]]),
@@ -168,13 +171,14 @@ def test_a_search_is_told_with_how_its_winner_flatters():
         "random": [record(1, 0.57), record(2, 0.59), record(3, 0.9, diverged_at=1)],
         "grid": [record(1, 0.6, diverged_at=0)],
     }
-    assert search_in_words(searches, again) == [
+    assert search_in_words(searches, again, RANGES) == [
         "A random search of 2 runs finds 61.00 ± 1.41% validation accuracy; 1 of 4 runs diverged. "
         "Its winner, learning rate 0.007 and momentum 0.9, has 62.00%. The highest of 3 noisy "
         "numbers tends to be too high. From fresh seeds the winner's mean is 58.00%.",
         "A grid search of 2 runs finds 57.00 ± 9.90% validation accuracy; 0 of 4 runs diverged. "
-        "Its winner, learning rate 0.008 and momentum 0.9, has 64.00%. The highest of 4 noisy "
-        "numbers tends to be too high. From fresh seeds the winner's mean is –.",
+        "Its winner, learning rate 0.008 and momentum 0.9, has 64.00%. Its learning rate is the "
+        "highest of the range. The highest of 4 noisy numbers tends to be too high. From fresh "
+        "seeds the winner's mean is –.",
     ]
     assert leads(searches) == [
         # 62 − 50 and 60 − 64: mean 4, deviation 11.314, over √2 = 8, times Student's 12.7062
@@ -185,7 +189,7 @@ def test_a_search_is_told_with_how_its_winner_flatters():
 
 def test_a_search_that_found_nothing_is_told():
     searches = {"random": searched([[None, None]] * 2), "grid": searched([[0.5, 0.5]] * 2)}
-    found = search_in_words(searches, {"grid": [record(1, 0.57)]})
+    found = search_in_words(searches, {"grid": [record(1, 0.57)]}, RANGES)
     assert found[0] == "Every run of the random search diverged."
     assert len(found) == 2
     assert leads(searches) == []  # the difference of the searches is unknown
@@ -196,7 +200,7 @@ def test_searches_are_compared_only_in_repeats_on_one_device():
         "random": searched([[0.5, 0.6]] * 2, ("cpu (A)", "cpu (B)")),
         "grid": searched([[0.4, 0.5]] * 2, ("cpu (A)", "cpu (A)")),
     }
-    found = search_in_words(searches, {name: [record(1, 0.5)] for name in searches})
+    found = search_in_words(searches, {name: [record(1, 0.5)] for name in searches}, RANGES)
     assert found[2:] == [
         "The repeats were trained on cpu (A) and cpu (B). No difference mixes them."
     ]
