@@ -44,27 +44,36 @@ def runs() -> Groups:
 def in_short(compared: list[dict[str, Any]], rough: list[dict[str, Any]], best: str) -> str:
     """What leaving out the last batch changes; best is the best of 1.1's rates without it."""
     twins, rates = compared[: len(rough)], list(exp1_lr.runs())
-    told = sum(relation(pair, pair["label"]) in ("better", "worse") for pair in twins)
     gains = [gain for pair in twins for gain in pair["differences"]]
     changes = {pair["minus"]: pair["test_accuracy"]["mean"] for pair in twins}
-    lost = "Seeds that diverged are left out. " if any(pair["left_out"] for pair in twins) else ""
+    judged = [relation(pair, pair["label"]) for pair in twins if pair["verdict"]]
+    told = sum(is_it in ("better", "worse") for is_it in judged)
+    others = [pair for pair in compared[len(rough) :] if pair["label"] == best and pair["verdict"]]
+    beaten = sum(relation(pair, best) == "better" for pair in others)
+    known = [found for found in rough if found["difference"]["ci95"] is not None]
     after, before = (
         span(found[side]["mean"] for found in rough if found["minus"] in rates)
         for side in ("of_label", "of_minus")
     )
-    others = [pair for pair in compared[len(rough) :] if pair["label"] == best]
-    beaten = sum(relation(pair, best) == "better" for pair in others)
-    return (
-        f"Without the last batch, validation is less rough in {sum(map(is_smoother, rough))} of "
-        f"{len(rough)} settings (the 95% interval of the difference is below 0): at 1.1's rates, "
-        f"its accuracy changes from one epoch to the next by {after} points instead of {before}. "
+    parts = [
+        "Without the last batch, validation accuracy changes from one epoch to the next by "
+        f"{after} points instead of {before}, at 1.1's rates.",
+        f"The 95% interval of this difference is below 0 in {sum(map(is_smoother, known))} of "
+        f"{len(known)} settings."
+        if known
+        else "",
         f"Test accuracy is higher in {sum(gain > 0 for gain in gains)} of {len(gains)} pairs of "
         f"runs. Its mean changes by {span(map(changes.get, rates), '+.2f')} points at 1.1's rates, "
-        f"and by {signed(changes[NORMALISED])} for {NORMALISED}; more than noise are {told} of "
-        f"these {len(twins)} changes. {lost}Of 1.1's rates without the last batch, {named(best)} "
-        f"has the highest mean validation accuracy. On the test set it is better than {beaten} of "
-        f"the {len(others)} others."
-    )
+        f"and by {signed(changes[NORMALISED])} for {NORMALISED}.",
+        f"More than noise are {told} of {len(judged)} changes of the mean." if judged else "",
+        "Seeds that diverged are left out." if any(pair["left_out"] for pair in twins) else "",
+        f"Of 1.1's rates without the last batch, {named(best)} has the highest mean validation "
+        "accuracy.",
+        f"On the test set it is better than {beaten} of the {len(others)} others."
+        if others
+        else "",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def main(experiment: Experiment) -> None:
@@ -75,7 +84,10 @@ def main(experiment: Experiment) -> None:
     without = {rate + WITHOUT: records[rate + WITHOUT] for rate in fixed}
     best = best_label(without)
     pairs = [*twins, *((best, other) for other in without if other != best)]
-    pairs += [(NORMALISED + WITHOUT, f"lr={exp3_gradients.LEARNING_RATE:.12g}{WITHOUT}")]
+    run = both[NORMALISED][0]
+    alike = {"network": run.network, "seed": run.seed}
+    plain = [rate for rate in fixed if dataclasses.replace(both[rate][0], **alike) == run]
+    pairs += [(NORMALISED + WITHOUT, rate + WITHOUT) for rate in plain]
     rough = compare_roughness(records, twins)
     stds = [
         span(spread(run["test_accuracy"] for run in group)["std"] for group in side.values())

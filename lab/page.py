@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from lab.figures import figures, file_name
-from lab.records import all_settings, run_of
+from lab.records import all_settings, parse_record, run_of
 from lab.store import Store, write
 from lab.summary import (
     DAMAGE,
@@ -125,13 +125,15 @@ def how_sure(summaries: Sequence[dict[str, Any]], root: Path) -> list[str]:
 
 def twice_trained(root: Path) -> list[tuple[Record, Record]]:
     """Runs that another machine has trained, too: ours in runs/, theirs in second_machine/runs."""
-    ours, found = Store(root, any_code=True), []
+    ours, found = Store(root, any_code=True), {}
     for path in sorted(root.glob("second_machine/runs/*.json")):
         with suppress(*DAMAGE):
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            if record := ours.load_record(run_of(theirs["run"])):
-                found.append((record, theirs))
-    return found
+            content = path.read_bytes()
+            run = run_of(json.loads(content)["run"])
+            theirs = parse_record(content, run)
+            if record := ours.load_record(run):
+                found[run] = record, theirs
+    return list(found.values())
 
 
 def elsewhere(summary: dict[str, Any], root: Path) -> list[str]:
@@ -140,13 +142,15 @@ def elsewhere(summary: dict[str, Any], root: Path) -> list[str]:
     for group in summary["groups"]:
         own = [r for r in theirs if without_seed(all_settings(r["run"])) == group["settings"]]
         again = [record for record in own if record["seed"] in group["seeds"]]
-        if len(again) == len(group["seeds"]) and not all(map(near_guessing, again)):
-            device = in_words(common(record["environment"]["device"] for record in again))
-            test = spread(record["test_accuracy"] for record in again)
-            found.append(
-                f"Trained from the same seeds on {device}, {named(group['label'])} has a mean test "
-                f"accuracy of {mean_and_interval(test)}."
-            )
+        sound = [record for record in again if record["test_accuracy"] is not None]
+        if len(again) < len(group["seeds"]) or all(map(near_guessing, sound)):
+            continue
+        device = in_words(common(record["environment"]["device"] for record in again))
+        lost = f"; {len(again) - len(sound)} of {len(again)} diverged" if sound != again else ""
+        found.append(
+            f"Trained from the same seeds on {device}, {named(group['label'])} has a mean test "
+            f"accuracy of {mean_and_interval(spread(r['test_accuracy'] for r in sound))}{lost}."
+        )
     return found
 
 
@@ -171,7 +175,9 @@ def second_machine(root: Path) -> list[str]:
     lost = in_words([f"{n} that {what}" for what, n in left.items() if n])
     as_seeds = ""
     if seeds:
-        as_seeds = f" On one machine, two seeds of a setting differ by {fmean(seeds):.2f}."
+        as_seeds = (
+            f" On one machine, two seeds of a setting differ by {fmean(seeds):.2f} on average."
+        )
     return [
         f"Second machine: {len(both)} of the runs on {one} were trained on {other}, too."
         f"{f' Left out of what follows: {lost}.' if lost else ''} The training loss of the first "

@@ -5,7 +5,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
-from lab.summary import Record, Records, paired, spread
+from lab.summary import Record, Records, device_by_seed, paired, spread
 
 
 def roughness(record: Record) -> float | None:
@@ -30,10 +30,17 @@ def compare_roughness(records: Records, pairs: Iterable[tuple[str, str]]) -> lis
             "minus": minus,
             "of_label": spread(map(roughness, records[label])),
             "of_minus": spread(map(roughness, records[minus])),
-            "difference": spread(paired(records[label], records[minus], roughness).values()),
+            "difference": spread(differences(records[label], records[minus])),
         }
         for label, minus in pairs
     ]
+
+
+def differences(ours: list[Record], theirs: list[Record]) -> list[float]:
+    """The differences of roughness of the seeds whose two runs were trained on one device."""
+    one, other = device_by_seed(ours), device_by_seed(theirs)
+    found = paired(ours, theirs, roughness)
+    return [difference for seed, difference in found.items() if one[seed] == other[seed]]
 
 
 def is_smoother(found: dict[str, Any]) -> bool:

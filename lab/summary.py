@@ -164,7 +164,7 @@ def compare(label: str, ours: list[Record], minus: str, theirs: list[Record]) ->
     """
     pairs = paired(ours, theirs, lambda record: record["test_accuracy"])
     differences = list(pairs.values())
-    one, other = ({r["seed"]: r["environment"]["device"] for r in runs} for runs in (ours, theirs))
+    one, other = device_by_seed(ours), device_by_seed(theirs)
     return {
         "label": label,
         "minus": minus,
@@ -175,6 +175,10 @@ def compare(label: str, ours: list[Record], minus: str, theirs: list[Record]) ->
         "gap": spread(list(paired(ours, theirs, generalisation_gap).values())),
         "p": paired_p(differences) if all(one[seed] == other[seed] for seed in pairs) else None,
     }
+
+
+def device_by_seed(records: Iterable[Record]) -> dict[int, str]:
+    return {record["seed"]: record["environment"]["device"] for record in records}
 
 
 def paired_p(differences: Sequence[float]) -> float | None:

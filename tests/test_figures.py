@@ -299,6 +299,11 @@ def test_a_loss_that_went_astray_is_cut_and_told(loss, summary):
     assert panel.get_ylim() == (0, pytest.approx(1.05 * canvas.HIGHEST_LOSS))
     told = {1e3: "cut off; the highest is 1,000.0", 1e30: "cut off; the highest is 1e+30"}[loss]
     assert [text.get_text() for text in panel.texts] == [told]
+    # the seed's curve leaves the panel towards its loss, and no part of it is left out
+    astray = next(line for line in panel.lines if max(line.get_ydata()) > panel.get_ylim()[1])
+    runs = summary["groups"][0]["runs"]
+    assert np.isfinite(astray.get_ydata()).all()
+    assert list(astray.get_ydata()[1:]) == runs[0]["train_loss"][1:]
     other = draw(summary, "lr=0.05").axes[0]
     assert other.get_ylim() == panel.get_ylim()
     assert not other.texts
@@ -307,6 +312,19 @@ def test_a_loss_that_went_astray_is_cut_and_told(loss, summary):
     assert train.get_ylim()[1] == pytest.approx(1.05 * canvas.HIGHEST_LOSS)
     assert "cut" in train.texts[0].get_text()
     assert not val.texts
+
+
+def test_equal_curves_do_not_hide_each_other(summary):
+    """With a marker at every epoch they differ in size, and else in place."""
+    markers = draw(summary, "comparison").axes[0].lines
+    assert [line.get_markersize() for line in markers] == [11, 9.5, 8, 6.5, 5]
+    for group in summary["groups"]:
+        for curves in (group["mean"], group["std"]):
+            for name, curve in curves.items():
+                curves[name] = (30 * curve)[:30]
+    markers = draw(summary, "comparison").axes[0].lines
+    assert {line.get_markersize() for line in markers} == {5}
+    assert [line.get_markevery() for line in markers] == [(n, 5) for n in range(5)]
 
 
 def test_the_comparison_smooths_validation_alone(summary):

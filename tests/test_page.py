@@ -8,6 +8,7 @@ from test_summary import ENVIRONMENT, RUN, record
 
 import lab.page
 from lab.page import elsewhere, how_sure, second_machine, section, write_page
+from lab.records import run_of
 from lab.store import Store
 from lab.summary import summarise
 from train import Run
@@ -210,6 +211,7 @@ def two_machines(tmp_path):
             found["train_loss"][0] = test and loss
             store.save(run, found, None)
     theirs.save(unknown, made_up(unknown), None)  # which the first machine has not trained
+    theirs.save(runs[0], theirs.load_record(runs[0]) | {"code": "00000000"}, None)  # counts once
     return {
         "lr=0.1": [ours.load_record(run) for run in runs[:2]],
         "lr=0.2": [ours.load_record(runs[2])],
@@ -224,9 +226,12 @@ def test_a_second_machine_is_held_against_the_first_run_by_run(tmp_path, two_mac
         "Second machine: 4 of the runs on cpu (A) were trained on cpu (B), too. Left out of what "
         "follows: 1 that diverged and 1 that stayed near guessing. The training loss of the first "
         "epoch differs by up to 20%. The final test accuracy differs by up to 5.00 points, on "
-        "average by 4.00. On one machine, two seeds of a setting differ by 6.00."
+        "average by 4.00. On one machine, two seeds of a setting differ by 6.00 on average."
     )
-    (tmp_path / "second_machine" / "runs" / "damaged.json").write_text("{")
+    path = next(tmp_path.glob("second_machine/runs/*seed=2*.json"))
+    half = {"run": json.loads(path.read_text())["run"], "seed": 1}
+    for name, content in {"damaged": "{", "half": json.dumps(half)}.items():
+        (path.parent / f"{name}.json").write_text(content)
     assert second_machine(tmp_path) == [sentence]
     keep(tmp_path, summary_of({"x": [record(1, 0.6)]}))
     assert f"- {sentence}\n" in write_page(tmp_path).read_text()
@@ -240,20 +245,29 @@ def test_without_a_second_machine_nothing_is_said_of_it(tmp_path):
 def test_what_a_setting_reaches_on_a_second_machine_follows_the_answer(tmp_path, two_machines):
     """By hand: 53 and 55 have the mean 54, and 12.7062 · 1 as half of their interval.
 
-    Not told are the setting that stayed near guessing and one of which a seed is missing there.
+    Not told are a setting that stayed near guessing and one of which a seed is missing there.
     """
-    other = Run(
-        **{"network": "BaselineNet", "epochs": 2, "batch_size": 64, "split": "standard"},
-        **{"seed": 3, "learning_rate": 0.2},
-    )
-    two_machines["lr=0.2"].append(made_up(other))
-    summary = summary_of(two_machines)
     sentence = (
         "Trained from the same seeds on cpu (B), lr=0.1 has a mean test accuracy of 54.00% (95% "
         "interval ± 12.71)."
     )
+    other = "Trained from the same seeds on cpu (B), lr=0.2 has a mean test accuracy of 90.00%."
+    assert elsewhere(summary_of(two_machines), tmp_path) == [sentence, other]
+    fields = {"network": "BaselineNet", "epochs": 2, "batch_size": 64, "split": "standard"}
+    two_machines["lr=0.2"].append(made_up(Run(seed=3, learning_rate=0.2, **fields)))
+    summary = summary_of(two_machines)
     assert elsewhere(summary, tmp_path) == [sentence]
     assert f"\n- {sentence}\n" in section(summary, tmp_path)
+    theirs = Store(tmp_path / "second_machine", any_code=True)
+    one, two = (run_of(record["run"]) for record in two_machines["lr=0.1"])
+    lost = made_up(two, diverged_at=1, environment=ENVIRONMENT | {"device": "cpu (B)"})
+    theirs.save(two, lost, None)
+    assert elsewhere(summary, tmp_path) == [
+        "Trained from the same seeds on cpu (B), lr=0.1 has a mean test accuracy of 53.00%; 1 of 2 "
+        "diverged."
+    ]
+    theirs.save(one, made_up(one, diverged_at=1, environment=lost["environment"]), None)
+    assert elsewhere(summary, tmp_path) == []
 
 
 def test_mixed_versions_of_torch_are_named(tmp_path):

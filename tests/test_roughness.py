@@ -1,7 +1,7 @@
 """Roughness of validation accuracy, by hand, and its differences paired by seed."""
 
 import pytest
-from test_summary import record
+from test_summary import ENVIRONMENT, record
 
 from lab.roughness import compare_roughness, is_smoother, roughness
 
@@ -36,6 +36,13 @@ def test_roughness_is_compared_by_seed():
     assert calm["difference"]["mean"] == pytest.approx(-0.11)  # -0.10 and -0.12
     assert calm["difference"]["ci95"] == pytest.approx(12.7062 * 0.01, rel=1e-4)
     assert noisy["difference"]["mean"] == pytest.approx(-0.235)
+
+
+def test_no_difference_of_roughness_mixes_devices():
+    groups = {"a": rough([0.01, 0.02, 0.03]), "b": rough([0.11, 0.14, 0.2])}
+    groups["b"][2]["environment"] = ENVIRONMENT | {"device": "another"}
+    (found,) = compare_roughness(groups, [("a", "b")])
+    assert found["difference"]["mean"] == pytest.approx(-0.11)  # without seed 3
 
 
 def test_a_setting_is_smoother_where_the_whole_interval_is_below_zero():

@@ -209,9 +209,8 @@ def set_scale(axes: Axes, quantity: str, curves: Iterable[Sequence[float | None]
     top = 1.05 * min(max(values), HIGHEST_LOSS)
     axes.set_ylim(0, top)
     if (highest := axes.dataLim.y1) > top:
-        for line in axes.lines:  # a line from far above would look like a jump at its other end
-            heights = np.asarray(line.get_ydata(), dtype=float)
-            line.set_ydata(np.where(heights > top, np.nan, heights))
+        for line in axes.lines:  # a line to a point far above would look vertical: a false jump
+            line.set_ydata(np.minimum(np.asarray(line.get_ydata(), dtype=float), 1.2 * top))
         words = f"{highest:,.1f}" if highest < 1e6 else f"{highest:.0e}"
         style = {"ha": "right", "va": "top", "fontsize": SMALL, "bbox": BOX}
         axes.text(0.99, 0.99, f"cut off; the highest is {words}", transform=axes.transAxes, **style)

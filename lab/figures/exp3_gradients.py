@@ -23,7 +23,7 @@ ON_BIASES = (
 ON_BARS = (
     "Mean and standard deviation (std) are over a tensor's elements and a window's steps. Lines on "
     "the bars: std over seeds. ×: std of each element over the 5 steps, averaged over elements. "
-    "The last step of all is that of the short last batch, whose gradient is noisier"
+    "Where an epoch's last batch is short, the last of all steps has a noisier gradient"
 )
 ON_SHADES = (
     "White: the network has no such parameter. Values below the scale have the darkest shade"

@@ -56,8 +56,9 @@ def comparison(summary: Summary, groups: Sequence[Group], last: int = 0, note: s
             name, label = f"{part}_{quantity}", f"{group['label']}, {canvas.counted(group)}"
             curve = smooth(group["mean"][name], window if part == "val" else 1)
             every = max(1, (last or len(curve)) // 6)
-            # at other epochs than those of its neighbours: equal curves would hide each other
-            few = {"markersize": 5, "markevery": (at * every // len(groups), every)}
+            # equal curves would hide each other: their markers stand apart, or around each other
+            size = 5 if every >= len(groups) else 5 + 1.5 * (len(groups) - 1 - at)
+            few = {"markersize": size, "markevery": (at * every // len(groups), every)}
             canvas.plot(axes, curve, name, label=label, **few, **look[group["label"]])
         canvas.label_epochs(axes, quantity, groups, last)
         means = [group["mean"][f"{part}_{quantity}"] for group in groups for part in PARTS]
