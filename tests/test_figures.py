@@ -317,7 +317,7 @@ def test_a_loss_that_went_astray_is_cut_and_told(loss, summary):
 def test_equal_curves_do_not_hide_each_other(summary):
     """With a marker at every epoch they differ in size, and else in place."""
     markers = draw(summary, "comparison").axes[0].lines
-    assert [line.get_markersize() for line in markers] == [11, 9.5, 8, 6.5, 5]
+    assert [line.get_markersize() for line in markers] == [9, 8, 7, 6, 5]
     for group in summary["groups"]:
         for curves in (group["mean"], group["std"]):
             for name, curve in curves.items():

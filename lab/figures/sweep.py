@@ -57,7 +57,7 @@ def comparison(summary: Summary, groups: Sequence[Group], last: int = 0, note: s
             curve = smooth(group["mean"][name], window if part == "val" else 1)
             every = max(1, (last or len(curve)) // 6)
             # equal curves would hide each other: their markers stand apart, or around each other
-            size = 5 if every >= len(groups) else 5 + 1.5 * (len(groups) - 1 - at)
+            size = 5 if every > 1 else 4 + len(groups) - at
             few = {"markersize": size, "markevery": (at * every // len(groups), every)}
             canvas.plot(axes, curve, name, label=label, **few, **look[group["label"]])
         canvas.label_epochs(axes, quantity, groups, last)
