@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from conftest import Lab, Rehearsal
 from made_up import finish
-from project import files
+from project import SMALL, files
 
 import exp1_last_batch
 import exp1_lr
@@ -161,7 +161,7 @@ def test_fresh_leaves_the_runs_of_1_1_alone(
 @pytest.fixture(scope="module")
 def rehearsal(rehearse: Callable[..., Rehearsal], rehearsal_of_1_1: Rehearsal) -> Rehearsal:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exp3_gradients, "PERFORMANCE_EPOCHS", 1)
+        patch.setattr(exp3_gradients, "PERFORMANCE_EPOCHS", SMALL["EPOCHS"])
         patch.setattr(exp3_gradients, "PERFORMANCE_SEEDS", [1])
         return rehearse(exp1_last_batch, beside=rehearsal_of_1_1.root)
 
