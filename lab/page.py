@@ -31,6 +31,8 @@ from lab.tables import (
     table,
 )
 
+Twice = tuple[Record, Record]  # a run as two machines have trained it, ours first
+
 INTRODUCTION = f"""\
 # Results
 
@@ -46,26 +48,26 @@ def write_page(root: Path) -> Path:
     parts = [INTRODUCTION]
     if (root / "at_a_glance.png").exists():
         parts.append("![The study at a glance](at_a_glance.png)\n")
-    sound = []
+    sound, both = [], twice_trained(root)
     for summary in load_summaries(root):
         with suppress(*DAMAGE):
-            parts.append(section(summary, root))
+            parts.append(section(summary, root, both))
             sound.append(summary)
     names = {path.parent.name for path in root.glob("*/summary.json")}
     for name in sorted(names - {summary["experiment"] for summary in sound}):
         parts.append(f"## {name}\n\nIts summary.json is damaged.\n")
     if sound:
-        sentences = "".join(f"- {sentence}\n" for sentence in how_sure(sound, root))
+        sentences = "".join(f"- {sentence}\n" for sentence in how_sure(sound, both))
         parts.append(f"## How sure is this?\n\n{sentences}")
     write(root / "README.md", "\n".join(parts).encode())
     return root / "README.md"
 
 
-def section(summary: dict[str, Any], root: Path) -> str:
-    """One experiment: question, method, answer, tables and figures."""
+def section(summary: dict[str, Any], root: Path, both: Sequence[Twice] = ()) -> str:
+    """One experiment: question, method, answer, tables and figures; both as of twice_trained()."""
     name = summary["experiment"]
     files = [file_name(figure) for figure in figures(summary)]
-    answer, *more = [*conclusions(summary), *elsewhere(summary, root)]
+    answer, *more = [*conclusions(summary), *elsewhere(summary, both)]
     parts = [
         f"## {summary['title']}",
         f"**Question.** {summary['question']}",
@@ -78,8 +80,8 @@ def section(summary: dict[str, Any], root: Path) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def how_sure(summaries: Sequence[dict[str, Any]], root: Path) -> list[str]:
-    """What the results in a folder rest on, and what they leave open; sentences."""
+def how_sure(summaries: Sequence[dict[str, Any]], both: Sequence[Twice]) -> list[str]:
+    """What results rest on, and what they leave open; sentences. both as of twice_trained()."""
     groups = [group for summary in summaries for group in summary["groups"]]
     pairs = [pair for summary in summaries for pair in summary["comparisons"]]
     runs = {
@@ -119,11 +121,11 @@ def how_sure(summaries: Sequence[dict[str, Any]], root: Path) -> list[str]:
             if mixed
             else []
         ),
-        *second_machine(root),
+        *second_machine(both),
     ]
 
 
-def twice_trained(root: Path) -> list[tuple[Record, Record]]:
+def twice_trained(root: Path) -> list[Twice]:
     """Runs that another machine has trained, too: ours in runs/, theirs in second_machine/runs."""
     ours, found = Store(root, any_code=True), {}
     for path in sorted(root.glob("second_machine/runs/*.json")):
@@ -136,9 +138,9 @@ def twice_trained(root: Path) -> list[tuple[Record, Record]]:
     return list(found.values())
 
 
-def elsewhere(summary: dict[str, Any], root: Path) -> list[str]:
+def elsewhere(summary: dict[str, Any], both: Sequence[Twice]) -> list[str]:
     """What settings reach that a second machine has trained from all their seeds; sentences."""
-    theirs, found = [record for _, record in twice_trained(root)], []
+    theirs, found = [record for _, record in both], []
     for group in summary["groups"]:
         own = [r for r in theirs if without_seed(all_settings(r["run"])) == group["settings"]]
         again = [record for record in own if record["seed"] in group["seeds"]]
@@ -154,9 +156,8 @@ def elsewhere(summary: dict[str, Any], root: Path) -> list[str]:
     return found
 
 
-def second_machine(root: Path) -> list[str]:
+def second_machine(both: Sequence[Twice]) -> list[str]:
     """How far a second machine agrees, run by run; a sentence or none."""
-    both = twice_trained(root)
     pairs = [(a, b) for a, b in both if None not in (a["test_accuracy"], b["test_accuracy"])]
     alive = [pair for pair in pairs if not all(map(near_guessing, pair))]
     if not alive:

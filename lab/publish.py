@@ -15,7 +15,7 @@ from lab import experiment
 from lab.checks import UserError
 from lab.constants import Constants, check_constants
 from lab.experiment import Experiment, Groups, Record, Records, results_root, runs_in
-from lab.page import elsewhere, how_sure
+from lab.page import elsewhere, how_sure, twice_trained
 from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
 from lab.store import Store, label, write
@@ -106,15 +106,16 @@ def write_findings(readme: Path) -> None:
     Raises UserError where a summary is damaged.
     """
     root = experiment.PUBLISHED
+    both = twice_trained(root)
     summaries = sorted(map(load_summary, root.glob("*/summary.json")), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
     told = [
-        " ".join([f"**{s['title']}: {s['question']}**", conclusions(s)[0], *elsewhere(s, root)])
+        " ".join([f"**{s['title']}: {s['question']}**", conclusions(s)[0], *elsewhere(s, both)])
         for s in summaries
     ]
     parts = {
         "findings": [glance, *told],
-        "how sure": ["\n".join(f"- {s}" for s in how_sure(summaries, root))],
+        "how sure": ["\n".join(f"- {s}" for s in how_sure(summaries, both))],
     }
     text = readme.read_text(encoding="utf-8")
     for name, paragraphs in parts.items():

@@ -7,7 +7,7 @@ from made_up import made_up
 from test_summary import ENVIRONMENT, RUN, record
 
 import lab.page
-from lab.page import elsewhere, how_sure, second_machine, section, write_page
+from lab.page import elsewhere, how_sure, second_machine, section, twice_trained, write_page
 from lab.records import run_of
 from lab.store import Store
 from lab.summary import summarise
@@ -170,7 +170,7 @@ def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices(tmp_path):
         summary_of(first),
         summary_of(second, "exp2", "Experiment 2.1, more"),
     ]
-    seeds, intervals, comparisons, choice, divergence, devices = how_sure(summaries, tmp_path)
+    seeds, intervals, comparisons, choice, divergence, devices = how_sure(summaries, [])
     assert seeds.startswith("Seeds: a setting is trained from 1 and 3 seeds. ")
     # the accuracies of c and d are 4.1 points apart: 4.1 · 4.302653 / √3 = 10.18
     # b has none of width, e has none; that of a, ± 0.25, is told three times and counts once
@@ -221,7 +221,7 @@ def two_machines(tmp_path):
 
 def test_a_second_machine_is_held_against_the_first_run_by_run(tmp_path, two_machines):
     """By hand: |50 - 53|, |60 - 55| points again; seeds 1 and 2 of one rate are 10 and 2 apart."""
-    (sentence,) = second_machine(tmp_path)
+    (sentence,) = second_machine(twice_trained(tmp_path))
     assert sentence == (
         "Second machine: 4 of the runs on cpu (A) were trained on cpu (B), too. Left out of what "
         "follows: 1 that diverged and 1 that stayed near guessing. The training loss of the first "
@@ -232,14 +232,14 @@ def test_a_second_machine_is_held_against_the_first_run_by_run(tmp_path, two_mac
     half = {"run": json.loads(path.read_text())["run"], "seed": 1}
     for name, content in {"damaged": "{", "half": json.dumps(half)}.items():
         (path.parent / f"{name}.json").write_text(content)
-    assert second_machine(tmp_path) == [sentence]
+    assert second_machine(twice_trained(tmp_path)) == [sentence]
     keep(tmp_path, summary_of({"x": [record(1, 0.6)]}))
     assert f"- {sentence}\n" in write_page(tmp_path).read_text()
 
 
 def test_without_a_second_machine_nothing_is_said_of_it(tmp_path):
-    assert second_machine(tmp_path) == []
-    assert elsewhere(summary_of({"lr=0.1": [record(1, 0.6)]}), tmp_path) == []
+    assert second_machine(twice_trained(tmp_path)) == []
+    assert elsewhere(summary_of({"lr=0.1": [record(1, 0.6)]}), twice_trained(tmp_path)) == []
 
 
 def test_what_a_setting_reaches_on_a_second_machine_follows_the_answer(tmp_path, two_machines):
@@ -252,22 +252,22 @@ def test_what_a_setting_reaches_on_a_second_machine_follows_the_answer(tmp_path,
         "interval ± 12.71)."
     )
     other = "Trained from the same seeds on cpu (B), lr=0.2 has a mean test accuracy of 90.00%."
-    assert elsewhere(summary_of(two_machines), tmp_path) == [sentence, other]
+    assert elsewhere(summary_of(two_machines), twice_trained(tmp_path)) == [sentence, other]
     fields = {"network": "BaselineNet", "epochs": 2, "batch_size": 64, "split": "standard"}
     two_machines["lr=0.2"].append(made_up(Run(seed=3, learning_rate=0.2, **fields)))
     summary = summary_of(two_machines)
-    assert elsewhere(summary, tmp_path) == [sentence]
-    assert f"\n- {sentence}\n" in section(summary, tmp_path)
+    assert elsewhere(summary, twice_trained(tmp_path)) == [sentence]
+    assert f"\n- {sentence}\n" in section(summary, tmp_path, twice_trained(tmp_path))
     theirs = Store(tmp_path / "second_machine", any_code=True)
     one, two = (run_of(record["run"]) for record in two_machines["lr=0.1"])
     lost = made_up(two, diverged_at=1, environment=ENVIRONMENT | {"device": "cpu (B)"})
     theirs.save(two, lost, None)
-    assert elsewhere(summary, tmp_path) == [
+    assert elsewhere(summary, twice_trained(tmp_path)) == [
         "Trained from the same seeds on cpu (B), lr=0.1 has a mean test accuracy of 53.00%; 1 of 2 "
         "diverged."
     ]
     theirs.save(one, made_up(one, diverged_at=1, environment=lost["environment"]), None)
-    assert elsewhere(summary, tmp_path) == []
+    assert elsewhere(summary, twice_trained(tmp_path)) == []
 
 
 def test_mixed_versions_of_torch_are_named(tmp_path):
@@ -276,7 +276,7 @@ def test_mixed_versions_of_torch_are_named(tmp_path):
         summary_of({"a": new}),
         summary_of({"a": [record(1, 0.6)]}, "exp2", "Experiment 2.1, more"),
     ]
-    *_, devices, versions = how_sure(summaries, tmp_path)
+    *_, devices, versions = how_sure(summaries, [])
     assert devices.startswith("Devices: ")
     assert versions == "Torch: versions 2 and 3 are mixed in 1.1."
-    assert not [line for line in how_sure(summaries[1:], tmp_path) if line.startswith("Torch")]
+    assert not [line for line in how_sure(summaries[1:], []) if line.startswith("Torch")]
