@@ -75,10 +75,9 @@ def main(experiment: Experiment) -> None:
     answer = "None: at every rate, half of the runs or more diverged."
     if suggested:
         answer = (
-            f"{suggested[0]:.12g} to {suggested[1]:.12g}. Of the rates tried, those in this range "
-            f"have a mean validation accuracy within {100 * RANGE_MARGIN:g} percentage points of "
-            "the best's. Runs that diverged are left out of the means, and so are the rates at "
-            "which half of the runs or more did."
+            f"{suggested[0]:.12g} to {suggested[1]:.12g}. The rates tried in this range have a "
+            f"mean validation accuracy within {100 * RANGE_MARGIN:g} percentage points of the "
+            "best's."
         )
     experiment.report(
         records, candidates=list(mostly_sound(records)), answer=answer, suggested_range=suggested

@@ -24,7 +24,7 @@ import lab
 from lab import Experiment, Groups, Record, UserError
 from lab.constants import runs_of
 from lab.summary import best_label, compare_all
-from lab.tables import in_a_sentence
+from lab.tables import beside_others, in_a_sentence, named
 from train import Run
 
 EPOCHS = 50
@@ -101,14 +101,20 @@ def main(experiment: Experiment) -> None:
     pairs = [(from_dropped, from_plain), (from_plain, PLAIN), (from_dropped, dropped)]
     pairs += [(from_dropped, untouched), (dropped, PLAIN), (slow, from_plain)]
     pairs += [(label, all_frozen[groups[label][0].learning_rate]) for label in finer]
+    fewer = finer[: len(CONVOLUTIONS)]
+    alike = dict(zip(finer[len(fewer) :], [*fewer, from_plain], strict=True))
+    first, *others = compare_all(records, pairs)
+    by_frozen = [pair for pair in others if pair["label"] in finer[:-1]]
     experiment.report(
         records,
         candidates=[from_plain, from_dropped],
         comparisons=pairs,
         answer=(
-            f"{in_a_sentence(compare_all(records, pairs)[0])} The first used dropout in both "
-            "trainings, the second in neither. So a difference can come from the convolutions or "
-            "from the retraining."
+            f"{in_a_sentence(first)} The first used dropout in both trainings, the second in "
+            "neither. So a difference can come from the convolutions or from the retraining. With "
+            f"all convolutions frozen, {named(from_plain)} is "
+            f"{beside_others(from_plain, by_frozen)}. At a lower rate, {named(slow)} is "
+            f"{beside_others(slow, by_frozen)}."
         ),
         findings=[
             "The retrained and frozen models are validated on images that their sources were "
@@ -116,6 +122,7 @@ def main(experiment: Experiment) -> None:
             "test accuracy only."
         ],
         trainable_parameters=experiment.trainable_parameters(records),
+        twins={from_plain: PLAIN, from_dropped: dropped} | alike,
     )
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import lab
 from lab import Experiment, Groups, Record, Records, gradients
-from lab.summary import in_words
+from lab.summary import compare_all, in_words
+from lab.tables import in_a_sentence
 from train import Run
 
 EPOCHS = 30  # of the runs whose gradients are watched
@@ -90,13 +91,13 @@ def main(experiment: Experiment) -> None:
     for words, by_name in found.items():
         network, window = words.split(", ")
         times = f"{min(by_name.values()):.3g} to {max(by_name.values()):.3g}"
-        ends.setdefault(network, []).append(f"{times} in the {window}")
+        ends.setdefault(network, []).append(f"{times} times {first}'s in the {window}")
     told = [
-        f"The mean |gradient| of a layer's weights in {network}, divided by {first}'s, is, "
-        f"depending on the layer, {in_words(times)}."
+        f"The mean |gradient| of {network}'s weights is {in_words(times)}, depending on the layer."
         for network, times in ends.items()
     ]
-    means = "These are means over the seeds that did not diverge, without a test."
+    means = "Gradients are compared by their means over the seeds that did not diverge, untested."
+    pairs = [("BatchNormNet", "BaselineNet")]
     rows = [
         {"network": words} | {name.split(".")[0]: f"{x:.3g}" for name, x in by_name.items()}
         for words, by_name in found.items()
@@ -104,8 +105,9 @@ def main(experiment: Experiment) -> None:
     experiment.report(
         records,
         candidates=list(performance_runs()),
-        comparisons=[("BatchNormNet", "BaselineNet")],
-        answer=" ".join([*told, means]) if told else None,
+        comparisons=pairs,
+        answer=" ".join([*told, *map(in_a_sentence, compare_all(records, pairs))]),
+        findings=[means] if told else [],
         tables={f"Mean |gradient| of the weights, divided by {first}'s": rows},
     )
 

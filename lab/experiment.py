@@ -83,8 +83,9 @@ class Experiment:
         default all. comparisons are pairs of labels, the first minus the second; by default the
         best minus every other candidate. besides are further records that the report rests on.
         answer is the script's own, in a sentence or two; by default, how the best compares.
-        findings are further sentences, and tables {title: rows}, for the page. Whatever else is
-        given stands in the summary for the script's own figures. Only rank 0 does this.
+        findings are further sentences, and tables {title: rows}, for the page. twins {label:
+        another} are settings that are drawn in another's colour. Whatever else is given stands in
+        the summary for the script's own figures. Only rank 0 does this.
         """
         if distributed.rank() > 0:
             return

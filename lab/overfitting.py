@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.records import all_settings
 from lab.summary import Record, Records, in_words, spread, summarise_group
-from lab.tables import interval, left_out, named, percent, relation, seeds_in_words, signed
+from lab.tables import beside_others, named, percent, seeds_in_words, signed
 
 Curve = Sequence[float | None]  # one number an epoch, None once the run has diverged
 
@@ -89,7 +89,10 @@ def learned(stage: dict[str, Any]) -> str:
 
 
 def in_short(stages: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]]) -> str:
-    """How many seeds learned what they train on, and what each comparison says of the gap."""
+    """How many seeds learned what they train on, and how the comparisons with one setting end.
+
+    The comparisons are those of several settings minus the same one.
+    """
     fitted = []
     for one in stages:
         what = f"fit {one['label']}"
@@ -97,16 +100,13 @@ def in_short(stages: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, A
             what = f"reach {100 * one['accuracy']:g}% on the whole split during training"
         sound = len(one["seeds"]) - len(one["could_not"])
         fitted.append(f"{sound} of {len(one['seeds'])} seeds {what}")
-    changes = [
-        f"{signed(pair['gap']['mean'])} ({interval(pair['gap'])}) with {named(pair['label'])} "
-        f"(test accuracy: {relation(pair, pair['label'])}"
-        f"{', ' + left_out(pair) if pair['left_out'] else ''})"
-        for pair in comparisons
-    ]
+    changes = [f"{signed(pair['gap']['mean'])} with {named(pair['label'])}" for pair in comparisons]
+    same = comparisons[0]["minus"]
     warning = " Trust none of the following." if any(one["could_not"] for one in stages) else ""
     return (
-        f"{in_words(fitted)}.{warning} The generalisation gap minus the baseline's, in points with "
-        f"its uncorrected 95% interval, is {'; '.join(changes)}."
+        f"{in_words(fitted)}.{warning} The generalisation gap minus that of {named(same)} is, in "
+        f"points, {in_words(changes)}. On the test set, {named(same)} is "
+        f"{beside_others(same, comparisons)}."
     )
 
 

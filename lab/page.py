@@ -1,6 +1,7 @@
 """The page that tells the study: README.md of a results folder, from the summaries alone."""
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import combinations
@@ -48,11 +49,13 @@ def write_page(root: Path) -> Path:
     parts = [INTRODUCTION]
     if (root / "at_a_glance.png").exists():
         parts.append("![The study at a glance](at_a_glance.png)\n")
-    sound, both = [], twice_trained(root)
+    sound, sections, both = [], [], twice_trained(root)
     for summary in load_summaries(root):
         with suppress(*DAMAGE):
-            parts.append(section(summary, root, both))
+            sections.append(section(summary, root, both))
             sound.append(summary)
+    contents = "".join(f"- [{s['title']}](#{anchor(s['title'])})\n" for s in sound)
+    parts += [contents, *sections]
     names = {path.parent.name for path in root.glob("*/summary.json")}
     for name in sorted(names - {summary["experiment"] for summary in sound}):
         parts.append(f"## {name}\n\nIts summary.json is damaged.\n")
@@ -63,10 +66,18 @@ def write_page(root: Path) -> Path:
     return root / "README.md"
 
 
+def anchor(title: str) -> str:
+    """The name that GitHub gives to a heading, for links to it."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
 def section(summary: dict[str, Any], root: Path, both: Sequence[Twice] = ()) -> str:
     """One experiment: question, method, answer, tables and figures; both as of twice_trained()."""
-    name = summary["experiment"]
-    files = [file_name(figure) for figure in figures(summary)]
+    name, labels = summary["experiment"], {group["label"] for group in summary["groups"]}
+    shown: dict[bool, list[str]] = {False: [], True: []}  # True: the curves of single settings
+    for figure in figures(summary):
+        if (root / name / (file := file_name(figure))).exists():
+            shown[figure in labels].append(f"![{file}]({name}/{file})")
     answer, *more = [*conclusions(summary), *elsewhere(summary, both)]
     parts = [
         f"## {summary['title']}",
@@ -75,8 +86,11 @@ def section(summary: dict[str, Any], root: Path, both: Sequence[Twice] = ()) -> 
         f"**{'So far' if summary['finished'] else 'Answer'}.** {answer}",
         "\n".join(f"- {found}" for found in more),
         table(summary),
-        *(f"![{file}]({name}/{file})" for file in files if (root / name / file).exists()),
+        *shown[False],
     ]
+    if shown[True]:
+        parts += ["<details><summary>The curves of each setting</summary>", *shown[True]]
+        parts.append("</details>")
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -105,15 +119,14 @@ def how_sure(summaries: Sequence[dict[str, Any]], both: Sequence[Twice]) -> list
         f"Seeds: a setting is trained from {in_words(sorted({len(g['seeds']) for g in groups}))} "
         "seeds. A seed fixes all that is random in a run. It does not change the split of the "
         "images, so no interval says how much another split would change.",
-        f"Intervals: the widest 95% interval of a setting's mean test accuracy is ± "
-        f"{max(widths):.2f} points. The median is ± {median(widths):.2f} points.",
+        "Intervals: of the settings in the tables, the widest 95% interval of mean test accuracy "
+        f"is ± {max(widths):.2f} points. The median is ± {median(widths):.2f} points.",
         f"Comparisons: {told} of the {len(pairs)} in the tables are more than noise. Without "
         f"Holm's correction it would be {uncorrected}. Each table is corrected for its own number "
         "of comparisons. So one that stands in two tables can have another p (Holm) in each.",
-        "Choice: the best setting is chosen by the validation accuracy of the same runs that are "
-        "then compared. So its validation accuracy tends to be too high, and its test accuracy can "
-        "be, too.",
-        f"Divergence: {sum(runs.values())} of {len(runs)} runs diverged.",
+        "Choice: the runs that choose the best setting are also the runs that are compared. So its "
+        "validation accuracy is probably too high, and its test accuracy may be.",
+        f"Divergence: {sum(runs.values())} of the {len(runs)} runs in the tables diverged.",
         f"Devices: {places}. A comparison has no verdict where the two runs of a seed were trained "
         "on different devices.",
         *(
@@ -177,7 +190,7 @@ def second_machine(both: Sequence[Twice]) -> list[str]:
     as_seeds = ""
     if seeds:
         as_seeds = (
-            f" On one machine, two seeds of a setting differ by {fmean(seeds):.2f} on average."
+            f" Two seeds of a setting differ, on one machine, by {fmean(seeds):.2f} on average."
         )
     return [
         f"Second machine: {len(both)} of the runs on {one} were trained on {other}, too."

@@ -15,12 +15,12 @@ from lab import experiment
 from lab.checks import UserError
 from lab.constants import Constants, check_constants
 from lab.experiment import Experiment, Groups, Record, Records, results_root, runs_in
-from lab.page import elsewhere, how_sure, twice_trained
+from lab.page import how_sure, twice_trained
 from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
 from lab.store import Store, label, write
 from lab.summary import best, by_number, load_summary
-from lab.tables import conclusions
+from lab.tables import headline
 from lab.trained import is_present
 from train import CURVES, Run
 
@@ -109,10 +109,7 @@ def write_findings(readme: Path) -> None:
     both = twice_trained(root)
     summaries = sorted(map(load_summary, root.glob("*/summary.json")), key=by_number)
     glance = "![every setting of every experiment](results/published/at_a_glance.png)"
-    told = [
-        " ".join([f"**{s['title']}: {s['question']}**", conclusions(s)[0], *elsewhere(s, both)])
-        for s in summaries
-    ]
+    told = [f"**{s['title']}: {s['question']}** {headline(s)}" for s in summaries]
     parts = {
         "findings": [glance, *told],
         "how sure": ["\n".join(f"- {s}" for s in how_sure(summaries, both))],

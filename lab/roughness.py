@@ -1,11 +1,12 @@
 """How rough validation is: how much its accuracy changes from one epoch to the next."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
 from lab.summary import Record, Records, device_by_seed, paired, spread
+from lab.tables import interval, plus_minus, signed
 
 
 def roughness(record: Record) -> float | None:
@@ -47,3 +48,17 @@ def is_smoother(found: dict[str, Any]) -> bool:
     """Whether the whole 95% interval of a difference of roughness is below zero."""
     difference = found["difference"]
     return difference["ci95"] is not None and difference["mean"] + difference["ci95"] < 0
+
+
+def table(compared: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Each setting with the short last batch and without it, as rows of a table for people."""
+    return [
+        {
+            "setting": found["minus"],
+            "with the last batch": plus_minus(found["of_minus"]["mean"], found["of_minus"]["std"]),
+            "without it": plus_minus(found["of_label"]["mean"], found["of_label"]["std"]),
+            "difference": signed(found["difference"]["mean"]),
+            "95% CI": interval(found["difference"]),
+        }
+        for found in compared
+    ]

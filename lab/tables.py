@@ -183,13 +183,18 @@ def facts(summary: dict[str, Any]) -> str:
 
 def conclusions(summary: dict[str, Any]) -> list[str]:
     """What an experiment says, its answer first; each in a few sentences."""
-    stands = " ".join([standing(summary), *caveats(summary)])
+    stands = " ".join([standing(summary), *gaps(summary), *caveats(summary)])
     own = [answer] if (answer := summary.get("answer")) else []
     return [*own, stands, *summary["findings"], *other_differences(summary)]
 
 
+def headline(summary: dict[str, Any]) -> str:
+    """The answer in short: the script's own, or else how the best setting compares."""
+    return summary.get("answer") or standing(summary)
+
+
 def standing(summary: dict[str, Any]) -> str:
-    """The best setting, how its test accuracy compares, and the gap; sentences."""
+    """The best setting, and how its test accuracy compares; sentences."""
     groups = {group["label"]: group for group in summary["groups"]}
     best, candidates = summary["best"], summary["candidates"]
     if best is None:
@@ -206,24 +211,37 @@ def standing(summary: dict[str, Any]) -> str:
         highest if len(candidates) > 1 else f"{named(best)} is the only candidate.",
         f"Its mean test accuracy is {mean_and_interval(groups[best]['test_accuracy'])}.",
     ]
-    others: dict[str, list[str]] = {}  # by how the best compares with them
-    for pair in summary["comparisons"]:
-        if best in (pair["label"], pair["minus"]):
-            other = pair["minus"] if pair["label"] == best else pair["label"]
-            others.setdefault(relation(pair, best), []).append(named(other) + margin(pair))
+    if told := beside_others(best, summary["comparisons"]):
+        found.append(f"Paired by seed, it is {told}.")
+    return " ".join(found)
+
+
+def beside_others(label: str, pairs: Iterable[dict[str, Any]]) -> str:
+    """How a setting compares with those that it is paired with: "better than a, and worse than b".
+
+    Empty where it is in none of the pairs.
+    """
+    others: dict[str, list[str]] = {}  # by how it compares with them
+    for pair in pairs:
+        if label in (pair["label"], pair["minus"]):
+            other = pair["minus"] if pair["label"] == label else pair["label"]
+            others.setdefault(relation(pair, label), []).append(named(other) + margin(pair))
     known = [is_it for is_it in RELATIONS if is_it in others]
     told = [f"{is_it} {RELATIONS[is_it]} {in_words(others[is_it])}" for is_it in known]
-    if told:
-        found.append(f"Paired by seed, it is {', and '.join(told)}.")
-    gaps = {label: groups[label]["gap"]["mean"] for label in candidates}
-    gaps = {label: gap for label, gap in gaps.items() if gap is not None}
-    if best in gaps and new:
-        ends = (("lowest", min(gaps, key=gaps.get)), ("highest", max(gaps, key=gaps.get)))
-        words = [f"{end}: {named(label)}, {plus_minus(gaps[label], None)}" for end, label in ends]
-        span = f" ({'; '.join(words)})" if len(gaps) > 1 else ""
-        own = plus_minus(gaps[best], None)
-        found.append(f"Its mean generalisation gap is {own} points{span}.")
-    return " ".join(found)
+    return ", and ".join(told)
+
+
+def gaps(summary: dict[str, Any]) -> list[str]:
+    """The best setting's generalisation gap among those of all candidates; a sentence or none."""
+    tried = {g["label"]: g for g in summary["groups"] if g["label"] in summary["candidates"]}
+    known = {label: g["gap"]["mean"] for label, g in tried.items() if g["gap"]["mean"] is not None}
+    best = summary["best"]
+    if best not in known or tried[best]["settings"]["start"]:
+        return []
+    ends = (("lowest", min(known, key=known.get)), ("highest", max(known, key=known.get)))
+    words = [f"{end}: {named(label)}, {plus_minus(known[label], None)}" for end, label in ends]
+    span = f" ({'; '.join(words)})" if len(known) > 1 else ""
+    return [f"Its mean generalisation gap is {plus_minus(known[best], None)} points{span}."]
 
 
 def other_differences(summary: dict[str, Any]) -> list[str]:
@@ -272,7 +290,7 @@ def margin(pair: dict[str, Any]) -> str:
 
 
 def caveats(summary: dict[str, Any]) -> list[str]:
-    """What limits the answer: the edge of what was tried, the loss, what stayed at guessing."""
+    """What limits the answer: the edge of what was tried, the loss, earlier epochs, guessing."""
     groups, found, stuck = summary["groups"], [], []
     tried = {group["label"]: group for group in groups if group["label"] in summary["candidates"]}
     if best := tried.get(summary["best"]):
@@ -282,6 +300,15 @@ def caveats(summary: dict[str, Any]) -> list[str]:
         if losses[lowest] < losses[best["label"]]:
             of_these = " of these" if len(tried) < len(groups) else ""
             found.append(f"By mean validation loss, {named(lowest)} would be the best{of_these}.")
+        curves = {label: group["mean"]["val_accuracy"] for label, group in tried.items()}
+        peaks = {label: peak for label, curve in curves.items() if (peak := highest(curve))}
+        ahead = max(peaks, key=lambda label: peaks[label][0])
+        accuracy, epoch = peaks[ahead]
+        if accuracy > peaks[best["label"]][0]:
+            found.append(
+                f"Stopped after the best epoch of its mean validation accuracy, {named(ahead)} "
+                f"would be the best ({percent(accuracy)} after epoch {epoch})."
+            )
     guessing = 100 / class_count(run for group in groups for run in group["runs"])
     least = NEAR_CHANCE * guessing
     for group in groups:
@@ -293,6 +320,12 @@ def caveats(summary: dict[str, Any]) -> list[str]:
             f"gives {guessing:g}%): {in_words(stuck)}."
         )
     return found
+
+
+def highest(curve: Sequence[float | None]) -> tuple[float, int] | None:
+    """The highest value of a curve and its first epoch, from 1; None where it has no value."""
+    known = [(value, epoch) for epoch, value in enumerate(curve, 1) if value is not None]
+    return max(known, key=lambda pair: pair[0], default=None)
 
 
 def near_guessing(run: Record) -> bool:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 from conftest import Lab, Rehearsal
 from made_up import finish
 from project import SMALL, files
+from test_summary import record
 
 import exp1_last_batch
 import exp1_lr
@@ -66,12 +67,7 @@ def test_every_setting_is_compared_with_and_without_the_last_batch(
     table = (a_lab.root / "exp1_last_batch" / "table.md").read_text()
     assert title in table
     assert rows[0]["without it"] in table
-    tested = {group["label"]: group["test_accuracy"]["std"] for group in summary["groups"]}
-    stds = [[tested[rate + ending] for rate in RATES] for ending in ("", ", drop last")]
-    assert summary["findings"] == [
-        "The standard deviation of test accuracy over the seeds is, at 1.1's rates, "
-        f"{span(stds[0])} points with the last batch and {span(stds[1])} without it."
-    ]
+    assert summary["twins"] == dict(pairs[:6])
 
 
 def points(fraction: float, form: str = ".2f") -> str:
@@ -82,58 +78,72 @@ def cell(found: dict[str, float]) -> str:
     return f"{points(found['mean'])} ± {points(found['std'])}"
 
 
-def span(fractions: Iterable[float]) -> str:
-    low, *_, high = sorted(fractions)
-    return f"{points(low)} to {points(high)}"
+def pair(label: str, minus: str, gains: list[float], verdict: str | None) -> dict:
+    mean = {"mean": sum(gains) / len(gains)}
+    found = {"label": label, "minus": minus, "differences": gains, "test_accuracy": mean}
+    return found | {"verdict": verdict}
 
 
-def test_the_answer_counts_changes_pairs_and_rates_by_hand() -> None:
-    def pair(label: str, minus: str, gains: list[float], verdict: str, lost: list[int]) -> dict:
-        mean = {"mean": sum(gains) / len(gains)}
-        found = {"label": label, "minus": minus, "differences": gains, "test_accuracy": mean}
-        return found | {"verdict": verdict, "left_out": lost}
+def rough(minus: str, before: float, after: float, ci95: float | None) -> dict:
+    found = {"minus": minus, "of_minus": {"mean": before}, "of_label": {"mean": after}}
+    return found | {"difference": {"mean": after - before, "ci95": ci95}}
 
-    def rough(minus: str, before: float, after: float, ci95: float) -> dict:
-        found = {"minus": minus, "of_minus": {"mean": before}, "of_label": {"mean": after}}
-        return found | {"difference": {"mean": after - before, "ci95": ci95}}
 
-    noise, best = "within noise", "lr=0.01, drop last"
+NOISE, BEST = "within noise", "lr=0.01, drop last"
+BATCH_NORM = "BatchNormNet, drop last"
+ROUGH = [rough(rate, 0.06 + 0.01 * n, 0.005, 0.01) for n, rate in enumerate(RATES)]
+ROUGH += [rough("BatchNormNet", 0.5, 0.4, 0.01)]
+
+
+def compared() -> list[dict]:
     gains = {rate: [0.01 * n, 0.03 * n] for n, rate in enumerate(RATES, 1)}
-    twins = [pair(f"{rate}, drop last", rate, g, noise, []) for rate, g in gains.items()]
+    twins = [pair(f"{rate}, drop last", rate, g, NOISE) for rate, g in gains.items()]
     twins[0]["verdict"] = None  # as of two devices: it is not counted
-    twins[4] = pair(best, "lr=0.01", [-0.02, 0.01], "lr=0.01 is better", [5])
-    batch_norm = "BatchNormNet, drop last"
-    twins += [pair(batch_norm, "BatchNormNet", [0.2], f"{batch_norm} is better", [])]
+    twins[4] = pair(BEST, "lr=0.01", [-0.02, 0.01], "lr=0.01 is better")
+    twins += [pair(BATCH_NORM, "BatchNormNet", [0.2], f"{BATCH_NORM} is better")]
     others = [
-        pair(best, f"{rate}, drop last", [0.01], f"{best} is better" if n else noise, [])
+        pair(BEST, f"{rate}, drop last", [0.01], f"{BEST} is better" if n else NOISE)
         for n, rate in enumerate(RATES[:4])
     ]
     others[3]["verdict"] = None
-    last = pair(batch_norm, "lr=0.05, drop last", [0.01], f"{batch_norm} is better", [])
-    changes = [rough(rate, 0.06 + 0.01 * n, 0.005, 0.01) for n, rate in enumerate(RATES)]
+    return [
+        *twins,
+        *others,
+        pair(BATCH_NORM, "lr=0.05, drop last", [0.01], f"{BATCH_NORM} is better"),
+    ]
+
+
+def test_the_answer_counts_changes_and_rates_by_hand() -> None:
+    assert exp1_last_batch.in_short(compared(), ROUGH, BEST) == (
+        "Without the last batch, validation accuracy changes from one epoch to the next by 0.50 to "
+        "0.50 points instead of 6.00 to 10.00, at 1.1's rates. Mean test accuracy changes by "
+        "−0.50 to +8.00 points at these rates, and by +20.00 for BatchNormNet; 2 of these 5 "
+        "changes are more than noise. Of 1.1's rates without the last batch, “lr=0.01, drop last” "
+        "has the highest mean validation accuracy; on the test set it is better than 2 of the 3 "
+        "others."
+    )
+
+
+def test_the_findings_count_intervals_and_pairs_and_tell_the_best_epochs_by_hand() -> None:
+    changes = json.loads(json.dumps(ROUGH))
     changes[1]["difference"]["ci95"] = 0.2
     changes[2]["difference"]["ci95"] = None
-    changes += [rough("BatchNormNet", 0.5, 0.4, 0.01)]
-    assert exp1_last_batch.in_short([*twins, *others, last], changes, best) == (
-        "Without the last batch, validation accuracy changes from one epoch to the next by 0.50 to "
-        "0.50 points instead of 6.00 to 10.00, at 1.1's rates. The 95% interval of this difference "
-        "is below 0 in 4 of 5 settings. Test accuracy is higher in 10 of 11 pairs of runs. Its "
-        "mean changes by −0.50 to +8.00 points at 1.1's rates, and by +20.00 for BatchNormNet. "
-        "More than noise are 2 of 5 changes of the mean. Seeds that diverged are left out. Of "
-        "1.1's rates without the last batch, “lr=0.01, drop last” has the highest mean validation "
-        "accuracy. On the test set it is better than 2 of the 3 others."
-    )
-    for found in (*twins, *others, last):
-        found |= {"verdict": None, "left_out": []}
-    for found in changes:
-        found["difference"]["ci95"] = None
-    assert exp1_last_batch.in_short([*twins, *others, last], changes, best) == (
-        "Without the last batch, validation accuracy changes from one epoch to the next by 0.50 to "
-        "0.50 points instead of 6.00 to 10.00, at 1.1's rates. Test accuracy is higher in 10 of 11 "
-        "pairs of runs. Its mean changes by −0.50 to +8.00 points at 1.1's rates, and by +20.00 "
-        "for BatchNormNet. Of 1.1's rates without the last batch, “lr=0.01, drop last” has the "
-        "highest mean validation accuracy."
-    )
+    records = {}
+    for n, rate in enumerate(RATES):
+        tested = ((1, 0.5), (2, 0.5 + 0.01 * (n + 1)))  # deviations of 0.01 · (n + 1) / √2
+        records[rate] = [record(seed, 0.4, test) for seed, test in tested]
+        curve = [0.6 - 0.01 * n, 0.5]
+        records[f"{rate}, drop last"] = [record(1, 0.5, 0.6, val_accuracy=curve)] * 2
+    records["lr=0.1, drop last"] = [record(1, 0.5, diverged_at=0)]
+    assert exp1_last_batch.findings(records, compared()[:6], changes) == [
+        "The 95% interval of the difference of roughness is below 0 in 4 of 5 settings.",
+        "Test accuracy is higher without the last batch in 10 of 11 pairs of runs. Seeds that "
+        "diverged are left out.",
+        "The standard deviation of test accuracy over the seeds is, at 1.1's rates, 0.71 to 3.54 "
+        "points with the last batch and 0.00 to 0.00 without it.",
+        "Without the last batch, the mean validation accuracy of 1.1's rates is 56.00 to 59.00% in "
+        "the best epoch of each, and 50.00 to 50.00% after the last epoch.",
+    ]
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from lab import experiment, figures
 from lab.checks import UserError
 from lab.experiment import Store
 from lab.store import digest
+from lab.tables import beside_others
 from train import Run
 
 LAYERS = ("conv1", "conv2", "conv3")
@@ -120,6 +121,18 @@ def test_comparisons_are_those_that_the_study_asks_for(
         *((f"frozen={frozen}, lr=0.1", "retrained, dropout=0") for frozen in range(3)),
         *((f"frozen={frozen}, lr=0.01", "frozen=3, lr=0.01") for frozen in range(3)),
     ]
+    assert summary["twins"] == {
+        "retrained, dropout=0": "dropout=0",
+        "retrained, dropout=0.4": "dropout=0.4",
+        "frozen=3, lr=0.01": "retrained, dropout=0",
+        **{f"frozen={frozen}, lr=0.01": f"frozen={frozen}, lr=0.1" for frozen in range(3)},
+    }
+    judged = summary["comparisons"]
+    assert summary["answer"].endswith(
+        f"With all convolutions frozen, “retrained, dropout=0” is "
+        f"{beside_others('retrained, dropout=0', judged[6:9])}. At a lower rate, "
+        f"“frozen=3, lr=0.01” is {beside_others('frozen=3, lr=0.01', judged[9:])}."
+    )
     assert summary["groups"][3]["settings"]["start"]["split"] == "halves"
     assert "seed" not in summary["groups"][3]["settings"]["start"]
 

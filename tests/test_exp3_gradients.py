@@ -10,6 +10,7 @@ from project import SMALL, files
 import exp1_lr
 import exp3_gradients
 from lab import figures
+from lab.tables import in_a_sentence
 
 
 def test_gradients_are_watched_in_three_networks() -> None:
@@ -89,9 +90,11 @@ def test_rehearsal_draws_gradients_by_network_window_and_epoch(rehearsal: Rehear
         ratios = [float(cell) for layer, cell in row.items() if layer != "network"]
         assert len(ratios) == 5
         network, window = row["network"].split(", ")
-        sentence = next(s for s in summary["answer"].split(". ") if f" in {network}, " in s)
-        times = f"{min(ratios):.3g} to {max(ratios):.3g} in the {window}"
+        sentence = next(s for s in summary["answer"].split(". ") if f" of {network}'s " in s)
+        times = f"{min(ratios):.3g} to {max(ratios):.3g} times BaselineNet's in the {window}"
         assert times in sentence
+    (pair,) = summary["comparisons"]
+    assert summary["answer"].endswith(f"depending on the layer. {in_a_sentence(pair)}")
     names = list(figures.figures(summary))
     for part in ("DropoutNet", "compared", "epoch"):
         assert any("gradients" in name and part in name for name in names), part

@@ -100,8 +100,11 @@ def test_steps_parameters_and_comparisons_are_told(
     )
     for label in remedies:
         change = 100 * (groups[label]["gap"]["mean"] - groups["baseline"]["gap"]["mean"])
-        words = f"{change:+.2f}".replace("-", "−") + f" (–) with {named(label)} (test accuracy: "
-        assert words in summary["answer"]
+        assert f"{change:+.2f}".replace("-", "−") + f" with {named(label)}" in summary["answer"]
+    assert (
+        f". On the test set, “baseline” is without a verdict against {named(remedies[0])}"
+        in (summary["answer"])
+    )
     counts = dict.fromkeys(groups, 89_834) | {"width=8": 22_778}
     assert summary["trainable_parameters"] == counts
     table = (folder / "table.md").read_text()

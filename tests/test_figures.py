@@ -96,6 +96,11 @@ def test_a_title_says_experiment_and_setting(summary):
     assert draw(summary, "comparison").get_suptitle() == "1.1 learning rates: mean curves"
     title = draw(summary, "lr=0.1").get_suptitle()
     assert title == "1.1 learning rates: lr=0.1, 2 seeds (1 diverged)"
+    long = summary | {"title": "4.2 search of a long name that nobody would read at once"}
+    figure = draw(long, "best_model")
+    first, second = figure.get_suptitle().split("\n")  # one line would be cut off at both sides
+    assert len(first) <= canvas.TITLE_WIDTH
+    assert second.endswith("on the test set")
 
 
 def test_a_rehearsal_says_so_in_every_figure(summary):
@@ -425,6 +430,7 @@ def transfer() -> Summary:
         *("exp2_transfer", "2.2, transfer", groups),
         candidates=labels[3:],
         comparisons=[(labels[4], labels[3]), (labels[4], labels[2])],
+        twins={f"retrained, {label}": label for label in labels[1:3]},
     )
 
 
@@ -470,6 +476,16 @@ def test_a_retrained_model_has_the_colour_of_its_source(transfer):
     assert len({styles[label]["color"] for label in list(styles)[:3]}) == 3
 
 
+def test_a_second_twin_has_the_colour_and_a_line_of_its_own(transfer):
+    """As the twin of a twin."""
+    pairs = {"retrained, dropout=0.4": "retrained, dropout=0"}
+    styles = canvas.styles(transfer | {"twins": transfer["twins"] | pairs})
+    assert styles["retrained, dropout=0.4"] == styles["retrained, dropout=0"] | {"linestyle": ":"}
+    assert len({json.dumps(style) for style in styles.values()}) == len(styles)
+    alone = canvas.styles(transfer | {"twins": {"dropout=0": "not here"}})
+    assert len({style["color"] for style in alone.values()}) == 5
+
+
 def test_classes_show_the_mean_over_seeds(transfer):
     (classes,) = draw(transfer, "classes").axes
     first = classes.get_lines()[0]
@@ -505,8 +521,8 @@ def test_the_study_at_a_glance_shows_every_setting_by_experiment(summary, transf
     figure = at_a_glance([summary, transfer])
     left, right = figure.axes
     first = ["lr=0.1 (1 of 3 diverged)", *LABELS[1:]]
-    assert row_names(left) == ["1.1 learning rates", *first]
-    assert row_names(right)[0] == "2.2 transfer"
+    assert row_names(left) == ["1.1 learning rates (2 epochs)", *first]
+    assert row_names(right)[0] == "2.2 transfer (2 epochs)"
     assert [g["label"] for g in transfer["groups"] if "0.4" not in g["label"]] == [
         name for name in row_names(right)[1:] if "0.4" not in name
     ]
@@ -531,15 +547,20 @@ def test_the_study_at_a_glance_shows_every_setting_by_experiment(summary, transf
 
 def test_the_study_at_a_glance_leaves_out_what_is_learned_by_heart(learned):
     (axes,) = at_a_glance([learned]).axes
-    names = ["4.1 overfitting", "baseline", "augmentation"]
+    names = ["4.1 overfitting (3 epochs)", "baseline", "augmentation"]
     assert row_names(axes) == names
 
 
 def test_a_setting_far_below_the_others_is_told_at_the_edge(summary):
     for run in summary["groups"][1]["runs"]:
         run["test_accuracy"] = 0.1
-    (axes,) = at_a_glance([summary]).axes
+    assert "◂" not in caption(at_a_glance([summary]))
+    for group in summary["groups"][1:2]:
+        group["test_accuracy"]["mean"] = 0.1
+    figure = at_a_glance([summary])
+    (axes,) = figure.axes
     assert [(text.get_text(), text.get_position()[1]) for text in axes.texts] == [("◂ 10.0", 2)]
+    assert "◂: a mean that is too low to be drawn" in caption(figure)
     assert axes.get_xlim()[0] >= 25
 
 
@@ -741,7 +762,7 @@ def twins() -> Summary:
         groups[f"{label}, drop last"] = others
     pairs = [(f"{label}, drop last", label) for label in ("lr=0.1", "lr=0.05")]
     title = "1.3, the last batch"
-    return summary_of("exp1_last_batch", title, groups, comparisons=pairs)
+    return summary_of("exp1_last_batch", title, groups, comparisons=pairs, twins=dict(pairs))
 
 
 def test_twins_share_a_panel_and_a_colour(twins):
@@ -761,8 +782,9 @@ def test_twins_share_a_panel_and_a_colour(twins):
 
 def test_both_rankings_stand_side_by_side_on_one_scale(twins):
     with_it, without, rough = draw(twins, "rankings").axes
-    assert row_names(with_it) == ["(2) lr=0.1", "(1) lr=0.05"]
-    assert row_names(without) == ["(1)", "(2)"]
+    assert row_names(with_it) == ["lr=0.1, rank 2", "lr=0.05, rank 1"]
+    assert row_names(without) == ["rank 1", "rank 2"]
+    assert row_names(rough) == ["with", "without"] * 2
     means = [
         [mean.lines[0].get_xdata()[0] for mean in axes.containers[:2]]
         for axes in (with_it, without)
@@ -813,17 +835,17 @@ def frozen() -> Summary:
 def test_results_are_shown_by_frozen_layers(frozen):
     figure = draw(frozen, "by_frozen_layers")
     accuracy, gap = figure.axes
-    assert row_names(accuracy) == [
-        "retrained, dropout=0",
+    assert row_names(accuracy) == [  # the highest rate first, from none to all
         "frozen=0, lr=0.1",
+        "retrained, dropout=0",
         "frozen=0, lr=0.01",
         "frozen=1, lr=0.01\n(1 of 3 diverged)",
     ]
     means = [mean.lines[0].get_xdata()[0] for mean in accuracy.containers[:4]]
-    assert means == pytest.approx([50, 60, 70, 80])
+    assert means == pytest.approx([60, 50, 70, 80])
     # training 0.9, validation 0.4 + test / 2
     means = [mean.lines[0].get_xdata()[0] for mean in gap.containers[:4]]
-    assert means == pytest.approx([25, 20, 15, 10])
+    assert means == pytest.approx([20, 25, 15, 10])
     assert "Frozen: how many convolutions" in caption(figure)
 
 
@@ -978,7 +1000,7 @@ def learned() -> Summary:
 
 def test_the_figure_of_learning_shows_goals_steps_and_failure(learned):
     figure = draw(learned, "learning")
-    assert figure.get_suptitle() == (
+    assert figure.get_suptitle().replace("\n", " ") == (
         "4.1 overfitting: COULD NOT LEARN ONE BATCH; COULD NOT LEARN THE WHOLE SPLIT (BASELINE)"
     )
     image, batch, split = figure.axes

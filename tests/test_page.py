@@ -7,7 +7,7 @@ from made_up import made_up
 from test_summary import ENVIRONMENT, RUN, record
 
 import lab.page
-from lab.page import elsewhere, how_sure, second_machine, section, twice_trained, write_page
+from lab.page import anchor, elsewhere, how_sure, second_machine, section, twice_trained, write_page
 from lab.records import run_of
 from lab.store import Store
 from lab.summary import summarise
@@ -54,6 +54,23 @@ def test_the_page_holds_every_experiment_and_only_figures_that_exist(tmp_path):
     assert again.endswith("\n")
 
 
+def test_the_page_lists_its_experiments_and_folds_the_curves_of_single_settings(tmp_path):
+    folder = keep(tmp_path, summary_of({"comparison": [record(1, 0.6)]}))
+    for name in ("main_one.png", "comparison.png"):
+        (folder / name).write_bytes(b"")
+    text = write_page(tmp_path).read_text()
+    assert "\n- [1.1 rates](#11-rates)\n" in text
+    assert text.index("(#11-rates)") < text.index("## 1.1 rates")
+    before, folded = text.split("<details>")
+    assert "main_one.png" in before
+    assert "comparison.png" not in before
+    folded, after = folded.split("</details>")
+    assert "\n\n![comparison.png](exp1_lr/comparison.png)\n\n" in folded
+    assert "![" not in after
+    assert anchor("1.3 the last batch") == "13-the-last-batch"
+    assert anchor("Büro, a-b: c!") == "büro-a-b-c"
+
+
 def test_experiments_stand_in_the_order_of_their_numbers(tmp_path):
     titles = {"a": "Batch sizes", "b": "3, flow", "c": "1.10, x", "d": "1.9, y", "e": "1.0, z"}
     for name, title in titles.items():
@@ -89,16 +106,16 @@ def test_a_section_answers_in_one_line_and_then_tells_the_scripts_findings(tmp_p
     tables = {"Roughness": [{"setting": "lr=0.1", "points": "1.20"}]}
     text = section(summary_of(groups, findings=["One.", "Two."], tables=tables), tmp_path)
     parts = text.split("\n\n")
-    standing = (
+    stands = (
         "lr=0.05 has the highest mean validation accuracy, 80.00%. Its mean test accuracy is "
         "50.00%. Paired by seed, it is without a verdict against lr=0.1 (without seed 2, which "
         "diverged). Its mean generalisation gap is 10.00 points (lowest: lr=0.05, 10.00; highest: "
         "lr=0.1, 30.00)."
     )
-    assert parts[3] == f"**Answer.** {standing}"
+    assert parts[3] == f"**Answer.** {stands}"
     assert parts[4].splitlines() == ["- One.", "- Two."]
     own = section(summary_of(groups, answer="So it is.", findings=["One."]), tmp_path)
-    assert own.split("\n\n")[3:5] == ["**Answer.** So it is.", f"- {standing}\n- One."]
+    assert own.split("\n\n")[3:5] == ["**Answer.** So it is.", f"- {stands}\n- One."]
     assert "\n\n\n" not in section(summary_of(groups), tmp_path)  # which has an answer alone
     assert [part for part in parts if part.endswith(":")] == [
         *("Settings:", "Comparisons:", "Roughness:"),
@@ -114,7 +131,7 @@ def test_a_damaged_summary_does_not_spoil_the_page(content, tmp_path):
     text = write_page(tmp_path).read_text()
     assert "## 1.1 rates" in text
     assert "## exp2_dropout\n\nIts summary.json is damaged" in text
-    assert "Divergence: 0 of 1 runs diverged." in text
+    assert "Divergence: 0 of the 1 runs in the tables diverged." in text
 
 
 def test_a_summary_that_its_figures_cannot_read_does_not_spoil_the_page(tmp_path, monkeypatch):
@@ -175,8 +192,8 @@ def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices(tmp_path):
     # the accuracies of c and d are 4.1 points apart: 4.1 · 4.302653 / √3 = 10.18
     # b has none of width, e has none; that of a, ± 0.25, is told three times and counts once
     assert intervals == (
-        "Intervals: the widest 95% interval of a setting's mean test accuracy is ± 10.18 points. "
-        "The median is ± 10.18 points."
+        "Intervals: of the settings in the tables, the widest 95% interval of mean test accuracy "
+        "is ± 10.18 points. The median is ± 10.18 points."
     )
     assert comparisons == (
         "Comparisons: 1 of the 6 in the tables are more than noise. Without Holm's correction it "
@@ -184,7 +201,8 @@ def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices(tmp_path):
         "in two tables can have another p (Holm) in each."
     )
     assert "too high" in choice
-    assert divergence == "Divergence: 2 of 16 runs diverged."  # a, seed 1, is one run, told twice
+    # a, seed 1, is one run, told twice
+    assert divergence == "Divergence: 2 of the 16 runs in the tables diverged."
     rule = "has no verdict where the two runs of a seed were trained on different devices."
     assert devices == f"Devices: 1.1 on cpu; 2.1 on NVIDIA H100 and cpu. A comparison {rule}"
 
@@ -226,7 +244,7 @@ def test_a_second_machine_is_held_against_the_first_run_by_run(tmp_path, two_mac
         "Second machine: 4 of the runs on cpu (A) were trained on cpu (B), too. Left out of what "
         "follows: 1 that diverged and 1 that stayed near guessing. The training loss of the first "
         "epoch differs by up to 20%. The final test accuracy differs by up to 5.00 points, on "
-        "average by 4.00. On one machine, two seeds of a setting differ by 6.00 on average."
+        "average by 4.00. Two seeds of a setting differ, on one machine, by 6.00 on average."
     )
     path = next(tmp_path.glob("second_machine/runs/*seed=2*.json"))
     half = {"run": json.loads(path.read_text())["run"], "seed": 1}

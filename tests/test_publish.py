@@ -150,7 +150,11 @@ def test_findings_in_readme_are_replaced_and_the_rest_is_kept(
     assert text.endswith("The end.\n")
     assert "Between." in text
     assert "what was found before" not in text
-    assert "**1.1 learning rates: How does the learning rate change" in text
+    question = (
+        "**1.1 learning rates: How does the learning rate change training and generalisation?**"
+    )
+    summary = lab.summary.load_summary(published / "exp1_lr" / "summary.json")
+    assert f"{question} {lab.tables.standing(summary)}\n" in text
     do_publish()
     assert readme.read_text() == text
 

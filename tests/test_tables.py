@@ -13,6 +13,9 @@ from lab.tables import (
     caveats,
     conclusions,
     facts,
+    gaps,
+    headline,
+    highest,
     in_a_sentence,
     percent,
     plus_minus,
@@ -304,23 +307,23 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
 def told(groups, **more):
     """All conclusions, without the caveats."""
     summary = summary_of(groups, **more)
-    found = [standing(summary), *conclusions(summary)[1:]]
-    assert conclusions(summary)[0] == " ".join([standing(summary), *caveats(summary)])
-    return tuple(found)
+    found = [standing(summary), *gaps(summary)]
+    assert conclusions(summary)[0] == " ".join([*found, *caveats(summary)])
+    assert headline(summary) == standing(summary)
+    return " ".join(found), *conclusions(summary)[1:]
 
 
 def test_the_answer_and_its_caveats_come_first():
     groups = {"a": [at(0.1, 1, 0.6)], "b": [at(0.2, 1, 0.5)]}
-    stands, limits = standing(summary_of(groups)), caveats(summary_of(groups))
-    assert len(limits) == 1
-    assert conclusions(summary_of(groups, findings=["And so."])) == [
-        f"{stands} {limits[0]}",
-        "And so.",
-    ]
+    summary = summary_of(groups)
+    assert len(caveats(summary)) == 1
+    stands = " ".join([standing(summary), *gaps(summary), *caveats(summary)])
+    assert conclusions(summary_of(groups, findings=["And so."])) == [stands, "And so."]
     own = summary_of(groups, answer="So.", findings=["And so."])
-    assert conclusions(own) == ["So.", f"{stands} {limits[0]}", "And so."]
+    assert conclusions(own) == ["So.", stands, "And so."]
+    assert headline(own) == "So."
     del own["answer"]  # as in a summary of an older version
-    assert conclusions(own)[0] == f"{stands} {limits[0]}"
+    assert conclusions(own)[0] == stands
 
 
 def test_a_comparison_is_a_sentence():
@@ -388,9 +391,26 @@ def test_a_best_by_accuracy_that_is_not_the_best_by_loss_is_a_caveat():
     assert caveats(summary_of(groups, candidates=["a", "c"])) == []
 
 
+def test_a_best_that_an_earlier_epoch_would_not_choose_is_a_caveat():
+    groups = {
+        "a": [record(1, 0.7, val_accuracy=[0.5, 0.7]), record(2, 0.7, val_accuracy=[0.7, 0.7])],
+        "b": [record(1, 0.6, val_accuracy=[0.8, 0.6]), record(2, 0.6, val_accuracy=[0.7, 0.6])],
+        "c": [record(1, 0.1, diverged_at=1)],
+    }
+    assert caveats(summary_of(groups)) == [
+        "Stopped after the best epoch of its mean validation accuracy, “b” would be the best "
+        "(75.00% after epoch 1)."
+    ]
+    assert caveats(summary_of(groups, candidates=["a", "c"])) == []
+    groups["a"] = [record(1, 0.8, val_accuracy=[0.75, 0.75])]  # as high
+    assert caveats(summary_of(groups)) == []
+    assert highest([None, 0.2, 0.3, 0.3, None]) == (0.3, 3)
+    assert highest([None]) is None
+
+
 def test_runs_that_stayed_near_guessing_are_named():
     """Guessing among ten classes gives 10%; half as much again is still nothing."""
-    stuck = record(1, 0.1, val_accuracy=[0.9, 0.149])  # the last epoch counts
+    stuck = record(1, 0.1, val_accuracy=[0.16, 0.149])  # the last epoch counts
     groups = {
         "a": [record(1, 0.151), record(2, 0.6)],
         "b": [stuck, record(2, 0.2, diverged_at=1), record(3, 0.6)],

@@ -41,7 +41,8 @@ STYLE = {
     "legend.fontsize": 11,
 }
 SMALL = 10  # points, of captions and of numbers in a panel: legible at half size
-CAPTION_WIDTH = 130  # characters that fit below a figure
+TITLE_WIDTH = 84  # characters that fit above a figure
+CAPTION_WIDTH = 130  # below it
 LEGEND_WIDTH = 112  # characters, with 7 for the sign of each entry
 BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # words across curves
 PARTS = ("train", "val")
@@ -74,10 +75,12 @@ def blank(
     rows = math.ceil(panels / columns)
     words_below = [*note.split("\n"), caption(summary, groups)]
     lines = [line for part in words_below for line in textwrap.wrap(part, CAPTION_WIDTH)]
-    figure = Figure(figsize=(10, 0.5 + row * rows + 0.18 * len(lines)), layout="constrained")
     rehearsal = "REHEARSAL " if summary["rehearsal"] else ""
+    title = textwrap.wrap(f"{rehearsal}{summary['title']}: {words}", TITLE_WIDTH)
+    height = 0.25 + 0.25 * len(title) + row * rows + 0.18 * len(lines)
+    figure = Figure(figsize=(10, height), layout="constrained")
     colour = WARNING_COLOUR if summary["rehearsal"] else "black"
-    figure.suptitle(f"{rehearsal}{summary['title']}: {words}")
+    figure.suptitle("\n".join(title))
     figure.supxlabel("\n".join(lines), fontsize=SMALL, color=colour)
     # panels and legend have a part of their own, between title and caption
     axes = list(figure.subfigures().subplots(rows, columns, squeeze=False).flat)
@@ -113,8 +116,8 @@ def how_trained(groups: Sequence[Group]) -> str:
 def styles(summary: Summary) -> dict[str, Style]:
     """Colour, marker and line of each setting, in the order of the settings.
 
-    The first that starts from another's trained weights, or differs from it in drop_last only, has
-    that one's colour and a dashed line. Markers on other lines than solid ones are open.
+    A setting that the script names as another's twin has that one's colour, with another line.
+    Markers on other lines than solid ones are open.
     """
     looks = [
         {"color": colour, "marker": marker, "markerfacecolor": colour, "linestyle": "-"}
@@ -123,12 +126,9 @@ def styles(summary: Summary) -> dict[str, Style]:
     looks += [{**look, **OPEN, "linestyle": line} for line in LINES[1:] for look in looks]
     found: dict[str, Style] = {}
     for group in summary["groups"]:
-        settings = group["settings"]
-        source = settings["start"] or (settings["drop_last"] and {**settings, "drop_last": False})
-        earlier = summary["groups"][: len(found)]
-        twins = [found[other["label"]] for other in earlier if other["settings"] == source]
-        wanted = [{**twin, **OPEN} for twin in twins] + looks
-        unused = (look for look in wanted if look not in found.values())
+        twin = found.get(summary.get("twins", {}).get(group["label"]))
+        alike = [{**twin, **OPEN, "linestyle": line} for line in LINES[1:]] if twin else []
+        unused = (look for look in [*alike, *looks] if look not in found.values())
         found[group["label"]] = next(unused, looks[0])
     return found
 

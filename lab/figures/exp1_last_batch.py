@@ -1,7 +1,6 @@
 """The figures of experiment 1.3: with and without the short last batch, setting by setting."""
 
 from functools import partial
-from itertools import chain
 
 from matplotlib.figure import Figure
 
@@ -11,8 +10,8 @@ from lab.roughness import roughness
 
 NOTE = (
     "Roughness: mean absolute change of validation accuracy from one epoch to the next, over the "
-    "second half of training. (1): the highest mean test accuracy. Open markers: without the last "
-    "batch"
+    "second half of training. Rank 1: the highest mean test accuracy. Open markers: without the "
+    "last batch"
 )
 
 
@@ -61,13 +60,17 @@ def rankings(summary: Summary) -> Figure:
         order = sorted(groups, key=lambda group: -(group["test_accuracy"]["mean"] or 0))
         rows = []
         for group in groups:
-            rank = f"({order.index(group) + 1})"
-            name = f"{rank} {results.name_of(group)}" if axes is panels[0] else rank
+            rank = f"rank {order.index(group) + 1}"
+            name = f"{results.name_of(group)}, {rank}" if axes is panels[0] else rank
             tested = [run["test_accuracy"] for run in group["runs"]]
             rows.append((name, tested, look[group["label"]]))
         canvas.dots(axes, rows, "test accuracy (%)")
     canvas.share_limits(panels[:2])
-    rough = [("", [*map(roughness, g["runs"])], look[g["label"]]) for g in chain(*pairs)]
+    rough = [
+        (words, [*map(roughness, group["runs"])], look[group["label"]])
+        for pair in pairs
+        for words, group in zip(("with", "without"), pair, strict=True)
+    ]
     canvas.dots(panels[2], rough, "percentage points")
     panels[2].set_xlim(left=0)
     for axes, title in zip(panels, ("with the last batch", "without it", "roughness"), strict=True):

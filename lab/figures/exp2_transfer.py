@@ -9,10 +9,7 @@ SEEN = (
     "Retrained and frozen models are validated on images that their sources were trained on: their "
     "validation accuracies are too high, their gaps too small"
 )
-NOTE = (
-    "Frozen: how many convolutions are not trained. In the first row, all three are frozen, at the "
-    f"learning rate of the next rows. {SEEN}"
-)
+NOTE = f"Frozen: how many convolutions are not trained; where it is not said, all three. {SEEN}"
 BY_FROZEN = " by frozen layers"
 
 
@@ -21,16 +18,18 @@ def figures(summary: Summary) -> Figures:
     starts = {group["label"]: group["settings"]["start"] for group in summary["groups"]}
     plain = starts[summary["candidates"][0]]
     frozen = [group for group in summary["groups"] if starts[group["label"]] == plain]
+    frozen.sort(key=lambda g: (-g["settings"]["learning_rate"], len(g["settings"]["frozen"])))
     finer = [group for group in frozen if group["label"] not in summary["candidates"]]
     groups = [group for group in summary["groups"] if group not in finer]
     retrained = [group for group in groups if group["label"] in summary["candidates"]]
     return {
         **sweep.figures(summary, retrained),
+        **sweep.each(summary, retrained, f"\n{SEEN}"),
         "test_accuracy": partial(results.results, summary, groups, f"{results.NOTE}\n{SEEN}"),
         "differences": partial(results.differences, summary, groups),
         "classes": partial(results.classes, summary, groups),
         "comparison": partial(sweep.comparison, summary, retrained, note=f"\n{SEEN}"),
         "by_frozen_layers": partial(results.results, summary, frozen, NOTE, BY_FROZEN),
         "differences_by_frozen_layers": partial(results.differences, summary, finer, BY_FROZEN),
-        **sweep.each(summary, finer),
+        **sweep.each(summary, finer, f"\n{SEEN}"),
     }

@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from lab.figures import canvas, sweep
 from lab.figures.canvas import COLOURS, FAINT, Figures, Summary
@@ -62,7 +61,7 @@ def best_by_budget(summary: Summary) -> Figure:
             canvas.plot(axes, repeat["best_so_far"], "accuracy", **faint)
         label = f"{name} search, mean of {len(found['repeats'])} repeats"
         canvas.plot(axes, found["best_so_far"]["mean"], "accuracy", label=label, **style)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xticks(canvas.epoch_ticks(len(found["best_so_far"]["mean"])))
     axes.set_xlabel("runs that the search has trained")
     axes.set_ylabel("highest validation accuracy so far (%)")
     return figure

@@ -92,7 +92,8 @@ def verdict(pair: dict[str, Any]) -> str:
 def classes(summary: Summary, groups: Sequence[Group]) -> Figure:
     """F1 on the test set by class, the mean over seeds, for every setting."""
     words = "F1 by class on the test set, mean over seeds"
-    figure, (axes,) = canvas.blank(summary, words, groups)
+    note = "F1: the harmonic mean of precision and recall"
+    figure, (axes,) = canvas.blank(summary, words, groups, note=note)
     look = canvas.styles(summary)
     for at, group in enumerate(groups):
         if tested := [run for run in group["runs"] if run["report"]]:
@@ -102,7 +103,7 @@ def classes(summary: Summary, groups: Sequence[Group]) -> Figure:
             label = f"{group['label']}, {canvas.counted(group)}"
             places = [place + 0.6 * ((at + 0.5) / len(groups) - 0.5) for place in range(len(names))]
             axes.plot(places, canvas.percent(f1), label=label, **style)
-            axes.set_xticks(range(len(names)), names)
+            axes.set_xticks(range(len(names)), names, fontsize=canvas.SMALL)
     axes.set_ylabel("F1 (%)")
     return figure
 
@@ -134,12 +135,14 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
         note += f". In {in_words(some)} it is chosen from some settings only"
     if labels := shared(groups):
         note += f"\nExperiments share the runs of {in_words(labels)}"
+    means = [100 * g["test_accuracy"]["mean"] for g in groups if g["test_accuracy"]["mean"]]
+    lowest = max(0, statistics.median(means) - GLANCE_POINTS) if means else 0
+    if min(means, default=0) < lowest:
+        note += "\n◂: a mean that is too low to be drawn"
     words, height = "test accuracy of every setting", 0.6 + 0.23 * most
     figure, panels = canvas.blank(
         study, words, groups, len(columns), len(columns), row=height, note=note
     )
-    means = [100 * g["test_accuracy"]["mean"] for g in groups if g["test_accuracy"]["mean"]]
-    lowest = max(0, statistics.median(means) - GLANCE_POINTS) if means else 0
     for axes, rows in zip(panels, columns, strict=True):
         canvas.dots(axes, rows, "test accuracy (%)")
         axes.set_ylim(most - 0.4, -0.6)
@@ -161,7 +164,8 @@ def at_a_glance(summaries: Sequence[Summary]) -> Figure:
 
 def block(summary: Summary) -> list[canvas.Row]:
     """The rows of an experiment among others: its title, then its settings."""
-    rows: list[canvas.Row] = [(summary["title"], [], SETTING)]
+    epochs = in_words(common(len(group["mean"]["train_loss"]) for group in ranked(summary)))
+    rows: list[canvas.Row] = [(f"{summary['title']} ({epochs} epochs)", [], SETTING)]
     for group in ranked(summary):
         style = BEST if group["label"] == summary["best"] else SETTING
         tested = [run["test_accuracy"] for run in group["runs"]]

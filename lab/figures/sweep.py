@@ -23,18 +23,18 @@ def figures(summary: Summary, groups: Sequence[Group] | None = None) -> Figures:
     }
 
 
-def each(summary: Summary, groups: Sequence[Group]) -> Figures:
+def each(summary: Summary, groups: Sequence[Group], note: str = "") -> Figures:
     """The curves of each setting, on scales that they share."""
-    return {group["label"]: partial(curves, summary, group, groups) for group in groups}
+    return {group["label"]: partial(curves, summary, group, groups, note) for group in groups}
 
 
-def curves(summary: Summary, group: Group, others: Sequence[Group]) -> Figure:
+def curves(summary: Summary, group: Group, others: Sequence[Group], note: str = "") -> Figure:
     """One setting: loss and accuracy, training and validation, every seed and the mean.
 
     others are the settings whose scales it shares.
     """
     words = f"{group['label']}, {canvas.counted(group)}"
-    return side_by_side(summary, words, {"": group}, list(AXIS_LABELS), 2, others)[0]
+    return side_by_side(summary, words, {"": group}, list(AXIS_LABELS), 2, others, note)[0]
 
 
 def comparison(summary: Summary, groups: Sequence[Group], last: int = 0, note: str = "") -> Figure:
@@ -74,6 +74,7 @@ def side_by_side(
     quantities: Sequence[str],
     columns: int,
     others: Sequence[Group] = (),
+    note: str = "",
 ) -> tuple[Figure, list[Axes]]:
     """Training and validation of every setting, on one scale, in panels that titles name.
 
@@ -81,8 +82,8 @@ def side_by_side(
     """
     shown, look = list(product(quantities, titles.items())), canvas.styles(summary)
     groups = list(titles.values())
-    note = canvas.how_trained(groups)
-    figure, panels = canvas.blank(summary, words, groups, len(shown), columns, note=note)
+    below = canvas.how_trained(groups) + note
+    figure, panels = canvas.blank(summary, words, groups, len(shown), columns, note=below)
     for at, (axes, (quantity, (title, group))) in enumerate(zip(panels, shown, strict=True)):
         grey = {"color": TRAINING_COLOUR, "linestyle": "--", "label": "training, mean"}
         canvas.seeds_and_mean(axes, group, f"train_{quantity}", **grey)
