@@ -11,7 +11,8 @@ more diverge are left out.
 """
 
 import lab
-from lab import Experiment, Groups, Records, UserError
+from lab import Experiment, Groups, Records
+from lab.checks import check
 from lab.summary import best_label, final_accuracy
 
 EPOCHS = 50
@@ -68,8 +69,9 @@ def suggested_range(records: Records, margin: float) -> list[float] | None:
 
 
 def main(experiment: Experiment) -> None:
-    if not isinstance(RANGE_MARGIN, int | float) or RANGE_MARGIN < 0:
-        raise UserError(f"RANGE_MARGIN = {RANGE_MARGIN!r}: must be a number, at least 0")
+    check(
+        RANGE_MARGIN, (float, lambda value: 0 <= value <= 1, "from 0 to 1"), f"{RANGE_MARGIN = }:"
+    )
     records = experiment.train(runs())
     suggested = suggested_range(records, RANGE_MARGIN)
     answer = "None: at every rate, half of the runs or more diverged."

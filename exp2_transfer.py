@@ -111,9 +111,9 @@ def main(experiment: Experiment) -> None:
         comparisons=pairs,
         answer=(
             f"{in_a_sentence(first)} The first used dropout in both trainings, the second in "
-            "neither. So a difference can come from the convolutions or from the retraining. With "
-            f"all convolutions frozen, {named(from_plain)} is "
-            f"{beside_others(from_plain, by_frozen)}. At a lower rate, {named(slow)} is "
+            "neither. So a difference can come from the convolutions or from the retraining. "
+            f"{named(from_plain)} freezes all convolutions, “frozen=1” only the first. The former "
+            f"is {beside_others(from_plain, by_frozen)}. At a lower rate, {named(slow)} is "
             f"{beside_others(slow, by_frozen)}."
         ),
         findings=[

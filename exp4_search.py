@@ -15,6 +15,7 @@ import itertools
 
 import lab
 from lab import Experiment, Groups, UserError
+from lab.checks import check
 from lab.search import Point, grid, leads, sample, search_in_words, summarise_search
 from lab.summary import compare_all
 from lab.tables import in_a_sentence
@@ -46,8 +47,8 @@ def run(point: Point, seed: int) -> Run:
 
 def runs() -> Groups:
     """Both searches: the first point that each tries in each repeat, the second, and so on."""
-    if not isinstance(GRID_SIDE, int) or GRID_SIDE < 2:
-        raise UserError(f"GRID_SIDE = {GRID_SIDE!r}: must be a whole number, at least 2")
+    at_least_2 = (int, lambda value: value >= 2, "a whole number, at least 2")
+    check(GRID_SIDE, at_least_2, f"{GRID_SIDE = }:")
     ranges = (LEARNING_RATE_RANGE, MOMENTUM_RANGE)
     walks = {
         "random": [sample(*ranges, GRID_SIDE**2, seed) for seed in SEARCH_SEEDS],

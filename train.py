@@ -27,7 +27,7 @@ from data import Dataset
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # one number an epoch each
 PURPOSES = ("order", "dropout", "augmentation", "reinitialisation", "network")
-EVALUATION_BATCH = 500  # images a forward pass; without gradients it changes nothing but speed
+EVALUATION_BATCH = 500  # images a forward pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
+import torch
 from torch import nn
 
 import data
@@ -22,6 +23,11 @@ Rule = tuple[type, Callable[[Any], bool], str]  # a type, a condition, and both 
 
 class UserError(ValueError):
     """A mistake that the user can correct; the text is one line that says how."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or the name of its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def data_sets() -> dict[str, Callable[..., Dataset]]:
@@ -98,6 +104,22 @@ def checked(run: Run) -> Run:
     return run
 
 
+def check_data(name: str, dataset: Dataset) -> None:
+    """Raise UserError where a data set is not of the shapes and types that Dataset describes."""
+    for part in ("", "test_"):
+        images, labels = (getattr(dataset, part + what) for what in ("images", "labels"))
+        if images.dtype != torch.uint8 or images.shape[1:] != (32, 32, 3):
+            raise UserError(
+                f"dataset = {name!r}: {part}images must be uint8 of shape (n, 32, 32, 3), not "
+                f"{images.dtype} of shape {tuple(images.shape)}"
+            )
+        classes = len(dataset.class_names)
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise UserError(f"dataset = {name!r}: {part}labels must be int64, one for each image")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+            raise UserError(f"dataset = {name!r}: {part}labels must be from 0 to {classes - 1}")
+
+
 def check_fit(run: Run, dataset: Dataset) -> None:
     """Raise UserError where a run's network, layers or batches do not fit or cannot be trained."""
     classes, kind = len(dataset.class_names), networks()[run.network]
@@ -105,7 +127,10 @@ def check_fit(run: Run, dataset: Dataset) -> None:
         raise UserError(
             f"dataset = {run.dataset!r} has {classes} classes: {run.network} must take classes"
         )
-    network = build(dataclasses.replace(run, frozen=()), classes)
+    try:
+        network = build(dataclasses.replace(run, frozen=()), classes)
+    except RuntimeError as error:  # as memory does not suffice
+        raise UserError(f"{run.network} of width {run.width}: {first_line(error)}") from None
     layers = [name for name, _ in network.named_modules() if name]
     for layer in (*run.reinitialised, *run.frozen):
         if layer not in layers:
@@ -126,6 +151,7 @@ def check_fit(run: Run, dataset: Dataset) -> None:
         raise UserError(f"frozen = {run.frozen}: leaves {run.network} nothing to train")
     if "noise" in takes(network.forward) and not hasattr(network, "noise_features"):
         raise UserError(f"{run.network} takes noise in forward: it needs noise_features, too")
+    check_logits(run, network, classes)
     split = data.split_indices(run.split, len(dataset.images), run.overfit_images)
     (n, n_val), size = map(len, split), run.batch_size
     if not (n and n_val):
@@ -141,3 +167,18 @@ def check_fit(run: Run, dataset: Dataset) -> None:
             f"BATCH_SIZE = {size}: leaves a last batch of one image, which batch normalisation "
             "cannot train on"
         )
+    check_logits(run, network, classes)
+
+
+def check_logits(run: Run, network: nn.Module, classes: int) -> None:
+    """Raise UserError where a network does not make logits (batch, classes) of images."""
+    inputs = [torch.zeros(2, 3, 32, 32)]
+    if "noise" in takes(network.forward):
+        inputs.append(torch.zeros(2, network.noise_features))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            found = tuple(network.eval()(*inputs).shape)
+    except Exception as error:  # of a network of the user's own: any
+        raise UserError(f"{run.network} fails on images: {first_line(error)}") from None
+    if found != (2, classes):
+        raise UserError(f"{run.network} must make logits (2, {classes}) of two images, not {found}")

@@ -20,7 +20,7 @@ import torch
 
 from data import Dataset
 from lab import provenance, records
-from lab.checks import UserError
+from lab.checks import UserError, first_line
 from lab.records import Recorder
 from lab.stacked import EVALUATION_BATCH, CaptureError, Together, copies, restore
 from lab.store import Store
@@ -142,10 +142,6 @@ def capacity(run: Run) -> int:
     """How many such runs train together at most: fewer in large batches and of wide networks."""
     images = max(run.batch_size, EVALUATION_BATCH)
     return max(1, MOST_AT_ONCE * EVALUATION_BATCH * 16 // (images * run.width))
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

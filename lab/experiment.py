@@ -14,7 +14,7 @@ from typing import Any
 from lab import distributed, figures, page, provenance, summary, sweep, tables
 from lab.checks import UserError, checked
 from lab.constants import Constants, check_constants, runs_of
-from lab.records import run_of
+from lab.records import all_settings, run_of, settings_of
 from lab.store import Store
 from lab.summary import Record, Records
 from train import Run, Training, build
@@ -22,6 +22,7 @@ from train import Run, Training, build
 QUICK_EPOCHS = 10
 QUICK_STEPS = 250  # of a run on a few images, whose epoch is a step or so
 QUICK_SEEDS = 2
+QUICK_BATCH = 512  # images
 
 Groups = dict[str, list[Run]]  # {label: one run for each seed}
 RESULTS = provenance.HERE / "results"
@@ -29,8 +30,15 @@ PUBLISHED = RESULTS / "published"
 
 
 def results_root() -> Path:
-    """The folder of your results: RESULTS_DIR where that is set, else results/."""
-    return Path(os.environ.get("RESULTS_DIR") or RESULTS)
+    """The folder of your results: RESULTS_DIR where that is set, else results/.
+
+    Raises UserError where the page of results would replace another README.md.
+    """
+    root = Path(os.environ.get("RESULTS_DIR") or RESULTS)
+    readme = root / "README.md"
+    if readme.exists() and not readme.read_bytes().startswith(page.TITLE.encode()):
+        raise UserError(f"RESULTS_DIR={root}: has a README.md of its own; choose another folder")
+    return root
 
 
 class Experiment:
@@ -47,15 +55,15 @@ class Experiment:
         self.root = results_root() / "quick" if options.quick else results_root()
         self.store = Store(self.root)
 
-    def train(self, groups: Groups | ModuleType) -> Records:
+    def train(self, groups: Groups | ModuleType, fresh: bool = True) -> Records:
         """Train what is not finished yet; the records of every group, in the order of its runs.
 
         Instead of groups, another experiment's script can be given: its runs() are trained, errors
-        name its file, and --fresh leaves its runs alone.
+        name its file, and --fresh leaves its runs alone, as it does where fresh is False.
 
         Raises UserError for what a user can mend.
         """
-        fresh = self.options.fresh
+        fresh = fresh and self.options.fresh
         if isinstance(groups, ModuleType):
             name, fresh = Path(groups.__file__).name, False
             groups = runs_of(groups)
@@ -152,7 +160,7 @@ def show_published(name: str) -> None:
 def show_so_far(experiment: Experiment, groups: Groups) -> None:
     """Report the finished ones of these runs into so-far/, while a sweep may go on. Trains nothing.
 
-    Raises UserError where no run is finished.
+    Raises UserError where no run is finished, or settings have other fields from seed to seed.
     """
     runs = runs_in(groups)
     found = {
@@ -162,6 +170,12 @@ def show_so_far(experiment: Experiment, groups: Groups) -> None:
     if not any(found.values()):
         raise UserError(f"none of the {len(runs)} runs of {experiment.script} is finished yet")
     finished = {"runs": sum(map(len, found.values())), "of": len(runs)}
+    for group in groups.values():
+        if len({str(summary.without_seed(all_settings(settings_of(run)))) for run in group}) > 1:
+            raise UserError(
+                f"{finished['runs']} of {len(runs)} runs are finished; {experiment.script} has no "
+                "half-way report, as its settings differ from seed to seed"
+            )
     experiment.write(found, experiment.root / "so-far", finished=finished)
 
 
@@ -179,8 +193,7 @@ def run(
     A mistake that the user can correct is one line and exit status 2; Ctrl-C is exit status 130.
     """
     try:
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="replace")  # where a terminal knows no minus sign
+        forgive_stdout()
         if distributed.rank() > 0:
             sys.stdout = io.StringIO()  # only rank 0 prints
         path = Path(script["__file__"])
@@ -219,6 +232,12 @@ def run(
         sys.exit(130)
 
 
+def forgive_stdout() -> None:
+    """Print a question mark where a terminal or a file knows no minus sign."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def parse_options(description: str) -> argparse.Namespace:
     """The options that every script has."""
     parser = argparse.ArgumentParser(
@@ -249,7 +268,8 @@ def runs_in(groups: Groups) -> list[Run]:
 def rehearsal(groups: Groups) -> Groups:
     """The same groups on handwritten digits: few seeds, few epochs, schedules in fast motion.
 
-    Runs on a few images keep more of their epochs, which are a step or so each.
+    Runs on a few images keep more of their epochs, which are a step or so each. The digits are too
+    few for a very large batch.
 
     Raises UserError where a field of the whole runs is wrong.
     """
@@ -262,7 +282,8 @@ def rehearsal(groups: Groups) -> Groups:
             rates = tuple(rates[i * len(rates) // epochs] for i in range(epochs))
         start = run.start and rehearse(run.start)
         changes = {"dataset": "digits", "epochs": epochs, "learning_rate": rates, "start": start}
-        return dataclasses.replace(run, **changes)
+        batch_size = min(run.batch_size, QUICK_BATCH)
+        return dataclasses.replace(run, **changes, batch_size=batch_size)
 
     return {
         label: [rehearse(run) for run in group[:QUICK_SEEDS]] for label, group in groups.items()

@@ -114,7 +114,10 @@ def overfitting(records: Records) -> str:
     """After which epoch the mean validation loss of each setting is lowest, and then rises."""
     found = []
     for label, group in records.items():
-        epoch = overfits_after(summarise_group(label, group)["mean"]["val_loss"])
+        losses = summarise_group(label, group)["mean"]["val_loss"]
+        if losses[0] is None:
+            continue  # all diverged
+        epoch = overfits_after(losses)
         known = [one for run in group if (one := overfits_after(run["val_loss"]))]
         seeds = f" (single seeds: {min(known)} to {max(known)})" if epoch and known else ""
         found.append(f"{f'epoch {epoch}' if epoch else 'the last epoch'} for {named(label)}{seeds}")

@@ -34,9 +34,9 @@ from lab.tables import (
 
 Twice = tuple[Record, Record]  # a run as two machines have trained it, ours first
 
+TITLE = "# Results\n"  # by which the page is known
 INTRODUCTION = f"""\
-# Results
-
+{TITLE}
 This page is written from the `summary.json` of each experiment. The best setting has the highest
 mean validation accuracy after the last epoch. The test set is not used for any choice.
 
@@ -106,7 +106,7 @@ def how_sure(summaries: Sequence[dict[str, Any]], both: Sequence[Twice]) -> list
     told = sum(pair["verdict"] not in (None, "within noise") for pair in pairs)
     uncorrected = sum(pair["p"] is not None and pair["p"] < SIGNIFICANCE for pair in pairs)
     known = {str((g["settings"], g["seeds"])): g["test_accuracy"]["ci95"] for g in groups}
-    widths = [100 * ci95 for ci95 in known.values() if ci95] or [0]
+    widths = [100 * ci95 for ci95 in known.values() if ci95 is not None] or [0]
     devices: dict[str, list[str]] = {}
     for summary in summaries:
         device = in_words(summary["environment"]["device"])

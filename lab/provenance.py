@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,38 @@ Statements = dict[str, list[tuple[str, frozenset[str]]]]
 
 
 def read_sources() -> dict[str, str]:
-    """The text of every file that decides numbers, as it is now."""
-    return {name: (HERE / name).read_text(encoding="utf-8") for name in SOURCES}
+    """The text of every file that decides numbers, as it is now.
+
+    That is SOURCES, and what train.py, data.py and models.py import of this folder beyond them.
+    """
+    texts = {name: (HERE / name).read_text(encoding="utf-8") for name in SOURCES}
+    waiting = list(SOURCES[:3])
+    while waiting:
+        for name in imported(texts[waiting.pop()]):
+            if name not in texts and (HERE / name).is_file():
+                texts[name] = (HERE / name).read_text(encoding="utf-8")
+                waiting.append(name)
+    return texts
+
+
+def imported(text: str) -> Iterator[str]:
+    """The files that a source file may import from this folder, whether they exist or not."""
+    for node in ast.walk(ast.parse(text)):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for module in modules:
+            path = module.replace(".", "/")
+            yield from (f"{path}.py", f"{path}/__init__.py")
 
 
 sources = functools.cache(read_sources)  # as this process first read them
+
+
+def fingerprints(runs: Iterable[Run], device: str) -> set[str]:
+    """Those of all code that decides the numbers of runs on a device."""
+    engine = set() if device == "cpu" else {engine_fingerprint()}
+    return engine | {fingerprint(run) for run in runs}
 
 
 def fingerprint(run: Run) -> str:
@@ -38,8 +65,9 @@ def fingerprint(run: Run) -> str:
 
     That is train.py, whole; of data.py what train.py uses, the run's data set and its split; of
     models.py the run's network and initialisation; of lab/gradients.py all, for runs that gather
-    statistics. Of the imports of data.py and models.py those count that are used. Where a
-    definition stands, its comments and its docstring count for nothing.
+    statistics. Of the imports of data.py and models.py those count that are used, and every file
+    of this folder that the three import, whole. Where a definition stands, its comments and its
+    docstring count for nothing.
     """
     runs = [run]
     while runs[-1].start:
@@ -52,7 +80,9 @@ def fingerprint(run: Run) -> str:
 
 @functools.cache
 def _fingerprint(names: frozenset[str], splits: frozenset[tuple], gradient_statistics: bool) -> str:
-    training, images, networks, gradients, _ = map(statements, sources().values())
+    code = {name: statements(text) for name, text in sources().items()}
+    training, images, networks, gradients = (code.pop(name) for name in SOURCES[:4])
+    del code["lab/stacked.py"]
     used = {name for group in training.values() for _, uses in group for name in uses}
     of_data = {name.removeprefix("data.") for name in used if name.startswith("data.")}
     # the table of splits does not count, so that a new split retires no run of another
@@ -64,6 +94,7 @@ def _fingerprint(names: frozenset[str], splits: frozenset[tuple], gradient_stati
             "models.py": reachable(networks, names),
             "gradients.py": gradients if gradient_statistics else None,
             "splits": sorted(splits),
+            **code,  # what else is imported
         }
     )
 
@@ -171,7 +202,7 @@ def device_name(device: str) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    model = models[0] if models else platform.machine()
+    model = models[0] if models else platform.processor() or platform.machine()
     return f"cpu ({model}, {torch.backends.cpu.get_cpu_capability()})"
 
 

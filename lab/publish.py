@@ -14,7 +14,7 @@ from typing import Any
 from lab import experiment
 from lab.checks import UserError
 from lab.constants import Constants, check_constants
-from lab.experiment import Experiment, Groups, Record, Records, results_root, runs_in
+from lab.experiment import Experiment, Groups, Record, Records, forgive_stdout, runs_in
 from lab.page import how_sure, twice_trained
 from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
@@ -31,7 +31,7 @@ class Publication(Experiment):
     def __init__(self, script: Path, description: str, constants: Constants) -> None:
         options = argparse.Namespace(quick=False, device=None, fresh=False)
         super().__init__(script, description, constants, options)
-        self.own = Store(results_root())
+        self.own = self.store
         self.root, self.store = experiment.PUBLISHED, Store(experiment.PUBLISHED, any_code=True)
 
     def check(self, groups: Groups) -> None:
@@ -50,6 +50,18 @@ class Publication(Experiment):
             raise UserError(
                 f"{self.script}: {len(missing)} of {len(runs)} runs are not finished, so nothing "
                 f"is published: run python {self.script} first"
+            )
+        differ = [
+            run
+            for run in runs
+            if (found := self.own.find_record(run))
+            and results_of(found[1]) != results_of(self.store.load_record(run))
+        ]
+        if differ:
+            print(
+                f"{len(differ)} of {len(runs)} runs have other results in {self.own.root} than the "
+                f"published ones, which stay: to publish yours, first move those out of "
+                f"{self.store.runs}"
             )
         return {
             label: [self.store.load_record(run) for run in group] for label, group in groups.items()
@@ -137,6 +149,7 @@ def load_script(name: str) -> ModuleType:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="the experiment to publish: exp1_lr")
+    forgive_stdout()
     try:
         script = load_script(Path(parser.parse_args().name).stem)
         path = Path(script.__file__)

@@ -102,7 +102,7 @@ def best_so_far(accuracies: Sequence[float | None]) -> list[float | None]:
     return [max((one for one in head if one is not None), default=None) for head in heads]
 
 
-def at_the_edge(found: Point, ranges: dict[str, Sequence[float]]) -> str:
+def at_an_end(found: Point, ranges: dict[str, Sequence[float]]) -> str:
     """Which values of a point are an end of their range, in words; empty where none is."""
     words = ""
     for name, (lowest, highest) in ranges.items():
@@ -132,7 +132,7 @@ def search_in_words(
             f"validation accuracy; {len(points) - len(sound)} of {len(points)} runs diverged. Its "
             f"winner, learning rate {best['learning_rate']:.3g} and momentum "
             f"{best['momentum']:.3g}, has {percent(best['val_accuracy'])}."
-            f"{at_the_edge(best, ranges)} The highest of {len(sound)} noisy numbers tends to be "
+            f"{at_an_end(best, ranges)} The highest of {len(sound)} noisy numbers tends to be "
             f"too high. From fresh seeds the winner's mean is "
             f"{percent(final_accuracy(records[name]))}."
         )

@@ -60,7 +60,7 @@ def label(run: Run) -> str:
     for field, value in settings_of(run).items():
         if field not in UNNAMED and value != STUDY.get(field):
             value = f"{value:g}" if isinstance(value, float) else value
-            text = "+".join(value) if isinstance(value, list) else str(value)
+            text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
             words.append(f"{field.replace('_', '-')}={text}")
     name = re.sub(r"[^a-zA-Z0-9_=+.-]", "-", "_".join(words))
     return f"{name[:LONGEST_LABEL]}_seed={run.seed}"

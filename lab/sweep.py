@@ -27,7 +27,7 @@ from tqdm import tqdm
 import train as training
 from data import Dataset
 from lab import distributed, download, engine, provenance
-from lab.checks import UserError, check_fit, data_sets
+from lab.checks import UserError, check_data, check_fit, data_sets
 from lab.records import Recorder
 from lab.store import Store, label
 from train import Run, Training
@@ -53,9 +53,14 @@ class SweepFailed(UserError):
 
 
 def load_data(name: str) -> Dataset:
-    """The data set of this name, on the CPU; CIFAR-10 is found or downloaded, and checked."""
+    """The data set of this name, on the CPU; CIFAR-10 is found or downloaded, and checked.
+
+    Raises UserError where its tensors are not what the training loop takes.
+    """
     folder = download.cifar10() if name == "cifar10" else download.data_folder()
-    return data_sets()[name](folder)
+    dataset = data_sets()[name](folder)
+    check_data(name, dataset)
+    return dataset
 
 
 def train(
@@ -148,7 +153,7 @@ def wait_for_others(todo: Sequence[Run], store: Store, weights: bool) -> list[Ru
 
 
 def worker_devices(device: str | None, runs: int) -> list[str]:
-    """The device of each worker: all GPUs, or a thread for each core, as many as there are runs.
+    """The device of each worker: all GPUs, or "cpu" for each core, at most one for each run.
 
     Of several processes that torchrun started each has one worker, on the GPU of its number.
 
@@ -203,7 +208,7 @@ def train_once(todo: Sequence[Run], store: Store, devices: list[str], weights: b
         if devices[number] == "cpu":
             batches = [[run] for share in batches for run in share]
         receiver, sender = context.Pipe(duplex=False)
-        code = provenance.sources()
+        code = provenance.fingerprints(todo, devices[number])
         arguments = (batches, weights, store, devices[number], code, mode, sender)
         worker = context.Process(target=work, args=arguments, name=str(number), daemon=True)
         # the server ignores Ctrl-C: while it is waited for, this process must not
@@ -387,7 +392,7 @@ def work(
     weights: bool,
     store: Store,
     device: str,
-    code: dict[str, str],
+    code: set[str],
     mode: engine.Mode,
     pipe: Connection,
 ) -> None:
@@ -395,8 +400,8 @@ def work(
     threading.Thread(target=end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        if code != provenance.read_sources():
-            raise UserError("the code was edited while the sweep started: start it again")
+        if code != provenance.fingerprints([run for batch in batches for run in batch], device):
+            raise UserError("the code that decides numbers was edited meanwhile: start again")
         if device != "cpu":
             torch.cuda.set_device(device)
         store.say = lambda line: pipe.send(("say", line))

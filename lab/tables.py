@@ -170,7 +170,7 @@ def facts(summary: dict[str, Any]) -> str:
     for field in ("learning_rate", "batch_size", "epochs", "split"):
         values = common(str(group["settings"][field]) for group in groups)
         # the tables and figures tell a schedule, and how the settings differ
-        if field == "epochs" or (isinstance(values, str) and "[" not in values):
+        if field in ("epochs", "batch_size") or (isinstance(values, str) and "[" not in values):
             found[field.replace("_", " ").capitalize()] = values
     found["Seeds"] = " or ".join(dict.fromkeys(in_words(group["seeds"]) for group in groups))
     found |= {"Device": summary["environment"]["device"], "Code": summary["code"]}

@@ -1,8 +1,10 @@
 """What a user can get wrong in a run is one line, before anything is trained."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ import data
 import lab.sweep
 import models
 from data import Dataset
-from lab.checks import UserError, check_fit, checked, data_sets
+from lab.checks import UserError, check_data, check_fit, checked, data_sets
 from train import initialisations, networks
 
 
@@ -33,6 +35,21 @@ class HiddenNorm(MyNet):
         self.body = nn.Sequential(nn.Flatten(), nn.Sequential(nn.BatchNorm1d(3_072)))
 
 
+class WideNet(MyNet):
+    """A network with more outputs than there are classes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).repeat(1, 2)
+
+
+class WrongNet(MyNet):
+    """A network for larger images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4_096, 10)
+
+
 class NoisyNet(MyNet):
     """A network that takes noise and does not say how much."""
 
@@ -43,7 +60,7 @@ class NoisyNet(MyNet):
 @pytest.fixture
 def own_networks(add_to) -> None:
     """As if the user had added these classes to models.py."""
-    for kind in (MyNet, HiddenNorm, NoisyNet):
+    for kind in (MyNet, HiddenNorm, WideNet, WrongNet, NoisyNet):
         add_to(models, kind)
 
 
@@ -211,3 +228,43 @@ def test_split_that_leaves_nothing_is_refused(fractions, a_run, digits, monkeypa
     monkeypatch.setitem(data.TRAINING_FRACTIONS, "mine", fractions)
     with pytest.raises(UserError, match="split = 'mine': must leave images to train and to valid"):
         check_fit(a_run(split="mine"), digits)
+
+
+def test_a_network_must_make_logits_of_images(a_run, digits, own_networks):
+    state = torch.get_rng_state()
+    check_fit(a_run(network="MyNet"), digits)
+    with pytest.raises(UserError, match=r"^WideNet must make logits \(2, 10\) of two images, not "):
+        check_fit(a_run(network="WideNet"), digits)
+    with pytest.raises(UserError, match=r"^WrongNet fails on images: mat1 and mat2 shapes cannot"):
+        check_fit(a_run(network="WrongNet"), digits)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_network_too_large_for_the_memory_is_one_line(a_run, digits):
+    with pytest.raises(UserError, match=r"^BaselineNet of width 1000000: .*memory"):
+        check_fit(a_run(width=1_000_000), digits)
+
+
+def test_a_data_set_must_be_what_the_training_loop_takes(digits, add_to):
+    """Images as floats would be normalised again at every evaluation."""
+    check_data("digits", digits)
+    for change, words in (
+        (
+            {"images": digits.images.float()},
+            "images must be uint8 of shape .n, 32, 32, 3., not torc",
+        ),
+        ({"test_images": digits.test_images[..., :1]}, "test_images must be uint8"),
+        ({"labels": digits.labels.int()}, "labels must be int64, one for each image"),
+        ({"test_labels": digits.test_labels[1:]}, "test_labels must be int64, one for each image"),
+        ({"labels": digits.labels + 1}, "labels must be from 0 to 9"),
+        ({"test_labels": digits.test_labels - 1}, "test_labels must be from 0 to 9"),
+    ):
+        with pytest.raises(UserError, match=rf"^dataset = 'mine': {words}"):
+            check_data("mine", dataclasses.replace(digits, **change))
+
+    def mine(folder: Path) -> Dataset:
+        return dataclasses.replace(digits, images=digits.images.float())
+
+    add_to(data, mine)
+    with pytest.raises(UserError, match="dataset = 'mine': images must be uint8"):
+        lab.sweep.load_data("mine")

@@ -129,7 +129,7 @@ def test_comparisons_are_those_that_the_study_asks_for(
     }
     judged = summary["comparisons"]
     assert summary["answer"].endswith(
-        f"With all convolutions frozen, “retrained, dropout=0” is "
+        "“retrained, dropout=0” freezes all convolutions, “frozen=1” only the first. The former is "
         f"{beside_others('retrained, dropout=0', judged[6:9])}. At a lower rate, "
         f"“frozen=3, lr=0.01” is {beside_others('frozen=3, lr=0.01', judged[9:])}."
     )

@@ -209,6 +209,18 @@ def test_bad_grid_is_named_half_way_too(a_lab: Lab, refused: Callable[..., str])
     assert line.startswith("GRID_SIDE = '4': must be a whole number")
 
 
+@pytest.mark.slow
+def test_half_way_there_is_no_report_as_every_repeat_tries_other_points(
+    a_lab: Lab, refused: Callable[..., str]
+) -> None:
+    a_lab.edit(exp4_search, GRID_SIDE=4)
+    runs = [run for group in exp4_search.runs().values() for run in group]
+    finish(runs[:3], Store(a_lab.root))
+    line = refused(a_lab, exp4_search, "--so-far")
+    assert line.startswith("3 of 160 runs are finished; exp4_search.py has no half-way report")
+    assert not (a_lab.root / "so-far").exists()
+
+
 def test_settings_of_a_run_are_its_point_alone() -> None:
     one, other = (run for repeats in by_search().values() for run in repeats[0][:1])
     changes = {"learning_rate": one.learning_rate, "momentum": one.momentum}

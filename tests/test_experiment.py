@@ -75,6 +75,8 @@ def test_rehearsal_shortens_runs_and_keeps_everything_else(a_run: Callable[..., 
     (short,) = experiment.rehearsal({"x": long}).values()
     epochs = experiment.QUICK_EPOCHS
     assert short == [a_run(seed=s, epochs=epochs, weight_decay=0.1) for s in (4, 5)]
+    (small,) = experiment.rehearsal({"x": [a_run(batch_size=4_096)]}).values()
+    assert small == [a_run(batch_size=experiment.QUICK_BATCH)]
     (kept,) = experiment.rehearsal({"x": [a_run(epochs=1)]}).values()
     assert kept == [a_run(epochs=1)]
     with pytest.raises(UserError, match="49 values for 50 epochs"):  # as at full length
@@ -262,6 +264,14 @@ def test_results_dir_puts_everything_elsewhere(
     assert experiment.results_root() == ROOT / "results"
 
 
+def test_results_never_replace_another_readme(a_lab: Lab, refused: Callable[..., str]) -> None:
+    a_lab.root.mkdir()
+    (a_lab.root / "README.md").write_text("# Results of mine\n")
+    line = refused(a_lab.edit(exp1_lr, **SMALL), exp1_lr)
+    assert line.endswith("has a README.md of its own; choose another folder")
+    assert (a_lab.root / "README.md").read_text() == "# Results of mine\n"
+
+
 @pytest.mark.parametrize(
     ("script", "edited"),
     [
@@ -277,6 +287,7 @@ def test_batch_that_does_not_fit_is_named_before_the_runs_of_others_are_trained(
     no_training: list[Run],
     refused: Callable[..., str],
 ) -> None:
+    a_lab.monkeypatch.setattr(experiment, "QUICK_BATCH", 5000)
     line = refused(a_lab.edit(edited, BATCH_SIZE=2000), script, "--quick")
     assert line.startswith("BATCH_SIZE = 2000: must be at most the ")
     assert line.endswith(" training images of digits")

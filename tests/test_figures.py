@@ -174,6 +174,10 @@ def test_drawing_needs_the_summary_alone(summary, tmp_path):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
+def test_file_names_have_nothing_that_a_system_refuses():
+    assert lab.figures.file_name("a/b: c*, größe=1e-05") == "a-b-_c-_größe=1e-05.png"
+
+
 def test_file_names_have_no_blanks():
     assert lab.figures.file_name("retrained, dropout=0.6") == "retrained_dropout=0.6.png"
 
@@ -782,7 +786,7 @@ def test_twins_share_a_panel_and_a_colour(twins):
 
 def test_both_rankings_stand_side_by_side_on_one_scale(twins):
     with_it, without, rough = draw(twins, "rankings").axes
-    assert row_names(with_it) == ["lr=0.1, rank 2", "lr=0.05, rank 1"]
+    assert row_names(with_it) == ["rank 2: lr=0.1", "rank 1: lr=0.05"]
     assert row_names(without) == ["rank 1", "rank 2"]
     assert row_names(rough) == ["with", "without"] * 2
     means = [

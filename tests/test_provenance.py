@@ -354,6 +354,40 @@ def test_every_file_that_decides_numbers_is_read():
     assert "class BatchNormNet" in provenance.sources()[MODELS]
 
 
+def test_what_is_imported_from_this_folder_counts(tmp_path, monkeypatch, a_run):
+    """A block that the user's network takes from a file of its own decides numbers, too."""
+    for name in provenance.SOURCES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(provenance.HERE / name, tmp_path / name)
+    monkeypatch.setattr(provenance, "HERE", tmp_path)
+    monkeypatch.setattr(provenance, "sources", provenance.read_sources)
+
+    def now() -> str:
+        forget()
+        return provenance.fingerprint(a_run())
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    before = now()
+    assert set(provenance.read_sources()) == set(provenance.SOURCES)
+    text = (tmp_path / MODELS).read_text()
+    write(MODELS, f"from parts.blocks import Block\nimport torchvision\n{text}")
+    assert now() == before  # there is no such file here
+    write("parts/blocks.py", "class Block:\n    width = 1\n")
+    first = now()
+    write("parts/blocks.py", "import sizes\n\nclass Block:\n    width = sizes.WIDTH\n")
+    second = now()
+    write("sizes.py", "WIDTH = 1\n")
+    third = now()
+    write("sizes.py", "WIDTH = 2\n")
+    assert len({before, first, second, third, now()}) == 5
+    write("sizes.py", "WIDTH = 1  # channels\n")
+    assert now() == third
+    forget()
+
+
 # Versions, device and commit
 
 

@@ -198,6 +198,11 @@ def test_published_runs_count_whatever_code_made_them(
     status, out, _ = do_publish()
     assert status == 0
     assert out.endswith("4 of 4 published records were made by older code\n")
+    assert "other results" not in out
+    assert contents(store.root).items() >= before.items()
+    finish(the_runs()[:1], own, test_accuracy=0.123)
+    finish(the_runs()[1:2], own)
+    assert "\n1 of 4 runs have other results in " in f"\n{do_publish()[1]}"
     assert contents(store.root).items() >= before.items()
 
 

@@ -306,14 +306,19 @@ def test_damaged_files_are_named_and_trained_again(
 
 @pytest.mark.slow
 def test_code_edited_while_workers_start_is_noticed(
-    a_lab: Lab, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    a_lab: Lab,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Their numbers would come from other code than the one that names their files."""
     before = sweep.provenance.sources()
-    older = before | {"models.py": before["models.py"] + "OLDER = 1\n"}
+    older = before | {"train.py": before["train.py"] + "OLDER = 1\n"}
     monkeypatch.setattr("lab.provenance.sources", lambda: older)
+    sweep.provenance._fingerprint.cache_clear()
+    request.addfinalizer(sweep.provenance._fingerprint.cache_clear)
     line = refused(a_lab.edit(exp1_lr, **SMALL), exp1_lr, "--quick")
-    assert line == "the code was edited while the sweep started: start it again"
+    assert line == "the code that decides numbers was edited meanwhile: start again"
     assert not files(a_lab.root / "quick", "runs")
 
 
@@ -324,7 +329,7 @@ def test_code_edited_between_two_sweeps_of_a_script_is_noticed(
     """exp1_scheduler.py sweeps twice: the two must not come from different code."""
     shutil.copytree(rehearsed, quiet.folder / "results")
     quiet.edit("exp1_scheduler.py", EPOCHS=2, SEEDS=[1, 2], STEP_EPOCHS=1)
-    edit = "    __import__('pathlib').Path('models.py').open('a').write('EDITED = 1')\n"
+    edit = "    __import__('pathlib').Path('train.py').open('a').write('EDITED = 1')\n"
     quiet.insert("exp1_scheduler.py", "    best = best_label(fixed)\n", edit)
     done = quiet.run("--quick", script="exp1_scheduler.py")
     assert "4, of which 4 are finished" in done.stdout

@@ -1,10 +1,11 @@
-"""Every figure, drawn from the summaries alone.
+"""Every figure, drawn from the summaries (and the test images, for what is mistaken) alone.
 
 An experiment has the figures of the module of its own name here, or else those of any sweep.
 """
 
 import importlib.util
 import io
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ def figures(summary: Summary) -> Figures:
 
 
 def file_name(figure: str) -> str:
-    """The name of a figure's file."""
-    return f"{figure.replace(', ', '_').replace(' ', '_')}.png"
+    """The name of a figure's file, which every system accepts."""
+    return re.sub(r"[^\w=+.-]", "-", figure.replace(", ", "_").replace(" ", "_")) + ".png"
 
 
 def save(found: Figures, folder: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def rankings(summary: Summary) -> Figure:
         rows = []
         for group in groups:
             rank = f"rank {order.index(group) + 1}"
-            name = f"{results.name_of(group)}, {rank}" if axes is panels[0] else rank
+            name = f"{rank}: {results.name_of(group)}" if axes is panels[0] else rank
             tested = [run["test_accuracy"] for run in group["runs"]]
             rows.append((name, tested, look[group["label"]]))
         canvas.dots(axes, rows, "test accuracy (%)")
