@@ -20,7 +20,7 @@ def figures(summary: Summary) -> Figures:
     return {
         "with_and_without": partial(with_and_without, summary),
         "rankings": partial(rankings, summary),
-        "differences": partial(results.differences, summary, summary["groups"]),
+        **results.differences(summary, summary["groups"]),
         **sweep.each(summary, summary["groups"]),
         **mistakes.figures(summary),
     }

@@ -26,10 +26,10 @@ def figures(summary: Summary) -> Figures:
         **sweep.figures(summary, retrained),
         **sweep.each(summary, retrained, f"\n{SEEN}"),
         "test_accuracy": partial(results.results, summary, groups, f"{results.NOTE}\n{SEEN}"),
-        "differences": partial(results.differences, summary, groups),
+        **results.differences(summary, groups),
         "classes": partial(results.classes, summary, groups),
         "comparison": partial(sweep.comparison, summary, retrained, note=f"\n{SEEN}"),
         "by_frozen_layers": partial(results.results, summary, frozen, NOTE, BY_FROZEN),
-        "differences_by_frozen_layers": partial(results.differences, summary, finer, BY_FROZEN),
+        **results.differences(summary, finer, BY_FROZEN),
         **sweep.each(summary, finer, f"\n{SEEN}"),
     }

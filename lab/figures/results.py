@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lab.figures import canvas
-from lab.figures.canvas import COLOURS, Group, Summary
+from lab.figures.canvas import COLOURS, Figures, Group, Summary
 from lab.summary import class_count, common, generalisation_gap, in_words
 from lab.tables import named, relation, seeds_in_words
 
@@ -52,15 +53,19 @@ def name_of(group: Group, best: str | None = None) -> str:
     return group["label"] + (f"\n({', '.join(notes)})" if notes else "")
 
 
-def differences(summary: Summary, groups: Sequence[Group], by: str = "") -> Figure | None:
-    """How these settings' test accuracy differs, paired by seed: seeds, mean and 95% interval.
-
-    by says in the title what tells the settings apart. None where there is nothing to compare.
-    """
+def differences(summary: Summary, groups: Sequence[Group], by: str = "") -> Figures:
+    """The figure of how these settings' test accuracy differs; none where nothing is compared."""
     labels = {group["label"] for group in groups}
     pairs = [pair for pair in summary["comparisons"] if pair["label"] in labels]
-    if not pairs:
-        return None
+    name = f"differences{by}".replace(" ", "_")
+    return {name: partial(paired_differences, summary, pairs, by)} if pairs else {}
+
+
+def paired_differences(summary: Summary, pairs: Sequence[dict[str, Any]], by: str) -> Figure:
+    """How the settings of these comparisons differ by seed: seeds, mean and 95% interval.
+
+    by says in the title what tells the settings apart.
+    """
     compared = {pair[key] for pair in pairs for key in ("label", "minus")}
     shown = [group for group in summary["groups"] if group["label"] in compared]
     words, height = f"differences of test accuracy{by}, paired by seed", 0.7 + 0.62 * len(pairs)

@@ -16,7 +16,7 @@ def figures(summary: Summary, groups: Sequence[Group] | None = None) -> Figures:
     groups = summary["groups"] if groups is None else groups
     return {
         "test_accuracy": partial(results.results, summary, groups),
-        "differences": partial(results.differences, summary, groups),
+        **results.differences(summary, groups),
         "comparison": partial(comparison, summary, groups),
         **each(summary, groups),
         **mistakes.figures(summary),
