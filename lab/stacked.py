@@ -36,7 +36,8 @@ from lab.gradients import moments
 from lab.records import Recorder
 from train import draw, measure, set_training
 
-EVALUATION_BATCH = 125  # images a forward pass of all runs: it needs less memory than training
+EVALUATION_BATCH = 125  # images a forward pass of many runs: it needs less memory than training
+MANY = 32  # runs; fewer evaluate larger batches, as each costs the CPU its launches
 INNER = 1024  # rows that one matrix product adds up; see convolution()
 WARM_UP_STEPS = 3  # before a capture, so that libraries have made their choices and allocations
 
@@ -58,6 +59,7 @@ class Together:
     ) -> None:
         self.recorders, self.dataset, self.threads = recorders, dataset, threads
         self.captured, self.device = captured, dataset.images.device
+        self.evaluation_batch = EVALUATION_BATCH * max(1, MANY // len(recorders))  # images
         self.trainings = [recorder.training for recorder in recorders]
         self.runs = [training.run for training in self.trainings]
         self._stack()
@@ -168,7 +170,7 @@ class Together:
         self.network.eval()
         weights = self.named(self.flat) | self.fixed
         forward = vmap(self._forward, in_dims=(0, None))
-        batches = images.split(EVALUATION_BATCH)
+        batches = images.split(self.evaluation_batch)
         with WithoutCuDNN():
             logits = [forward(weights, data.normalise(batch)) for batch in batches]
         return torch.cat(logits, 1).double()

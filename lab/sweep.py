@@ -27,7 +27,7 @@ from tqdm import tqdm
 import train as training
 from data import Dataset
 from lab import distributed, download, engine, provenance
-from lab.checks import UserError, check_data, check_fit, data_sets
+from lab.checks import UserError, check_data, check_fit, data_sets, first_line
 from lab.records import Recorder
 from lab.store import Store, label
 from train import Run, Training
@@ -157,9 +157,14 @@ def worker_devices(device: str | None, runs: int) -> list[str]:
 
     Of several processes that torchrun started each has one worker, on the GPU of its number.
 
-    Raises UserError for a device that is unknown or not there.
+    Raises UserError for a device that is unknown, not there or of no use.
     """
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if gpus and device != "cpu" and not torch.cuda.is_available():  # a driver that is too old
+        raise UserError(
+            f"torch {torch.__version__} cannot use the GPU: update its driver, install a torch for "
+            "the present one, or use --device cpu"
+        )
     if device is None:
         device = "cuda" if gpus else "cpu"
     alone = distributed.size() == 1
@@ -205,8 +210,8 @@ def train_once(todo: Sequence[Run], store: Store, devices: list[str], weights: b
 
     def start(number: int, mode: engine.Mode) -> None:
         batches = shares(todo, first + number, places)
-        if devices[number] == "cpu":
-            batches = [[run] for share in batches for run in share]
+        at_once = 1 if devices[number] == "cpu" else engine.MOST_AT_ONCE
+        batches = [part for share in batches for part in engine.parts(share, at_once)]
         receiver, sender = context.Pipe(duplex=False)
         code = provenance.fingerprints(todo, devices[number])
         arguments = (batches, weights, store, devices[number], code, mode, sender)
@@ -424,6 +429,11 @@ def work(
         pipe.send(("error", str(error)))
     except engine.ReplaceWorker as broken:
         pipe.send(("replace", str(broken), broken.mode))
+    except RuntimeError as error:
+        if not (engine.is_out_of_memory(error) or engine.is_of_cuda(error)):
+            raise
+        line = f"{device}: {first_line(error)}; what is finished is kept: free the GPU, or use "
+        pipe.send(("error", f"{line}--device"))
 
 
 def train_alone(run: Run, dataset: Dataset, store: Store, reporter: "Reporter") -> None:

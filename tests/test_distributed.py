@@ -112,6 +112,7 @@ def test_error_of_all_processes_is_said_once(quiet: Project) -> None:
 
 def test_process_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     places = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     for name, value in places.items():
         monkeypatch.setenv(name, value)

@@ -346,8 +346,10 @@ def test_a_run_goes_on_as_it_began(double, few, digits, stores, monkeypatch):
     train_together(engines[:1], digits, mixed)
     seconds = iter([9.0, 1.0])
     monkeypatch.setattr(engine, "seconds_a_step", lambda *_: next(seconds))
-    seen = Reports()
+    seen, lines = Reports(), []
+    mixed.say = lines.append
     assert train_together([loops[1], engines[1]], digits, mixed, seen) == loops[1:]
+    assert lines == ["1 runs were begun by the plain loop: it trains them, one at a time"]
     assert [done for run, done in seen if run == engines[1]] == [1, 2]
     assert next(done for run, done in seen if run == loops[1]) == 1
     for run, made_by in ((loops[1], None), (engines[1], provenance.engine_fingerprint())):
@@ -570,6 +572,38 @@ def test_a_wrong_engine_trains_nothing(network, few, digits, store, stores, said
             assert record[name] == expected[name], name
 
 
+def test_a_wrong_evaluation_trains_nothing(few, digits, store, said, monkeypatch):
+    """No step would show it: batch normalisation evaluates with other numbers than it trains."""
+    right = stacked.batch_norm
+
+    def called(*arguments, **more):
+        names = ("input", "mean", "var", "weight", "bias", "training", "momentum", "eps")
+        given = dict(zip(names, arguments, strict=False)) | more
+        factor = 1 if given["training"] else 1.001
+        return right(*arguments, **more) * factor
+
+    monkeypatch.setattr(stacked, "batch_norm", called)
+    runs = [few(network="BatchNormNet", seed=seed) for seed in (1, 2)]
+    assert train_together(runs, digits, store) == runs
+    (line,) = said
+    assert "the engine disagrees with the plain loop in an evaluation by " in line
+    assert line.endswith("; training one run at a time instead")
+
+
+def test_weights_of_zero_are_no_disagreement(few, digits, store):
+    runs = [few(initialisation="zeros", seed=seed) for seed in (1, 2)]
+    assert train_together(runs, digits, store) == []
+
+
+def test_few_runs_evaluate_larger_batches_with_the_same_logits(few, digits, store):
+    alone, many = (
+        stack([few(seed=seed) for seed in range(1, n + 1)], digits, store) for n in (1, 40)
+    )
+    assert (alone.evaluation_batch, many.evaluation_batch) == (4_000, 125)
+    found, expected = (together.evaluate(digits.test_images)[0] for together in (alone, many))
+    assert torch.allclose(found, expected, 1e-4, 1e-5)
+
+
 def test_an_error_in_the_last_run_alone_is_found(few, digits, store, said, monkeypatch):
     step_once = Together.step_once
 
@@ -700,6 +734,37 @@ def test_an_error_of_cuda_replaces_the_worker(
         if times == 1:
             assert found["train_loss"] == expected["train_loss"]
         assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-5)
+
+
+def test_an_error_of_cuda_in_the_plain_loop_is_one_line(
+    pretended_gpu, few, store, stores, digits, monkeypatch
+):
+    """There is nothing left to fall back to."""
+
+    def fails(*_):
+        raise RuntimeError(ILLEGAL)
+
+    run = few()
+    monkeypatch.setattr(engine, "train", lambda runs, *_: runs)
+    monkeypatch.setattr(sweep, "train_alone", fails)
+    with pytest.raises(UserError, match=r"^cuda:0: CUDA error.*; what is finished is kept: free t"):
+        sweep.train_once([run], store, ["cuda:0"], False)
+
+    def other(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(sweep, "train_alone", other)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        sweep.train_once([run], store, ["cuda:0"], False)
+
+
+def test_never_more_than_so_many_runs_are_claimed_at_once(pretended_gpu, few, store, monkeypatch):
+    """Each claim is an open file, of which a system allows so many."""
+    claimed = []
+    monkeypatch.setattr(engine, "MOST_AT_ONCE", 3)
+    monkeypatch.setattr(engine, "train", lambda runs, *_: claimed.append(len(runs)) or [])
+    sweep.train_once([few(seed=seed) for seed in range(7)], store, ["cuda:0"], False)
+    assert claimed == [2, 2, 3]
 
 
 def test_a_capture_that_fails_replaces_the_worker(

@@ -487,6 +487,7 @@ def test_rehearsal_says_each_finished_run_once(rehearsal_of_1_1: Rehearsal) -> N
 
 def test_one_gpu_for_all_processes_of_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="cuda:1: torchrun gives every process a GPU of its own"):
         sweep.worker_devices("cuda:1", 25)
@@ -505,6 +506,11 @@ def test_there_are_as_many_workers_as_cores_or_runs(monkeypatch: pytest.MonkeyPa
     assert sweep.worker_devices("cpu", 25) == ["cpu"] * 8
     assert sweep.worker_devices("cpu", 3) == ["cpu"] * 3
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for device in (None, "cuda", "cuda:1"):  # as with a driver that is too old for this torch
+        with pytest.raises(UserError, match=r"^torch .* cannot use the GPU: update its driver, "):
+            sweep.worker_devices(device, 25)
+    assert sweep.worker_devices("cpu", 3) == ["cpu"] * 3
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert sweep.worker_devices(None, 25) == ["cuda:0", "cuda:1"]
     assert sweep.worker_devices(None, 1) == ["cuda:0"]
     assert sweep.worker_devices("cuda:1", 25) == ["cuda:1"]
