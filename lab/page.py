@@ -103,7 +103,9 @@ def how_sure(summaries: Sequence[dict[str, Any]], both: Sequence[Twice]) -> list
         for group in groups
         for run in group["runs"]
     }
-    told = sum(pair["verdict"] not in (None, "within noise") for pair in pairs)
+    told = [pair for pair in pairs if pair["verdict"] not in (None, "within noise")]
+    stuck = {g["label"] for g in groups if all(map(near_guessing, g["runs"]))}
+    easy = sum(not stuck.isdisjoint((pair["label"], pair["minus"])) for pair in told)
     uncorrected = sum(pair["p"] is not None and pair["p"] < SIGNIFICANCE for pair in pairs)
     known = {str((g["settings"], g["seeds"])): g["test_accuracy"]["ci95"] for g in groups}
     widths = [100 * ci95 for ci95 in known.values() if ci95 is not None] or [0]
@@ -121,7 +123,8 @@ def how_sure(summaries: Sequence[dict[str, Any]], both: Sequence[Twice]) -> list
         "images, so no interval says how much another split would change.",
         "Intervals: of the settings in the tables, the widest 95% interval of mean test accuracy "
         f"is ± {max(widths):.2f} points. The median is ± {median(widths):.2f} points.",
-        f"Comparisons: {told} of the {len(pairs)} in the tables are more than noise. Without "
+        f"Comparisons: {len(told)} of the {len(pairs)} in the tables are more than noise, {easy} "
+        "of them against a setting of which all runs stayed near guessing. Without "
         f"Holm's correction it would be {uncorrected}. Each table is corrected for its own number "
         "of comparisons. So one that stands in two tables can have another p (Holm) in each.",
         "Choice: the runs that choose the best setting are also the runs that are compared. So its "

@@ -190,16 +190,20 @@ def test_how_sure_counts_seeds_intervals_verdicts_runs_and_devices(tmp_path):
     seeds, intervals, comparisons, choice, divergence, devices = how_sure(summaries, [])
     assert seeds.startswith("Seeds: a setting is trained from 1 and 3 seeds. ")
     # the accuracies of c and d are 4.1 points apart: 4.1 · 4.302653 / √3 = 10.18
-    # b has none of width, e has none; that of a, ± 0.25, is told three times and counts once
+    # that of b is 0, e has none; that of a, ± 0.25, is told three times and counts once
     assert intervals == (
         "Intervals: of the settings in the tables, the widest 95% interval of mean test accuracy "
-        "is ± 10.18 points. The median is ± 10.18 points."
+        "is ± 10.18 points. The median is ± 5.22 points."
     )
     assert comparisons == (
-        "Comparisons: 1 of the 6 in the tables are more than noise. Without Holm's correction it "
-        "would be 3. Each table is corrected for its own number of comparisons. So one that stands "
-        "in two tables can have another p (Holm) in each."
+        "Comparisons: 1 of the 6 in the tables are more than noise, 0 of them against a setting of "
+        "which all runs stayed near guessing. Without Holm's correction it would be 3. Each table "
+        "is corrected for its own number of comparisons. So one that stands in two tables can have "
+        "another p (Holm) in each."
     )
+    for run in summaries[0]["groups"][1]["runs"]:  # of b
+        run["val_accuracy"][-1] = 0.1
+    assert "more than noise, 1 of them against a setting of" in how_sure(summaries, [])[2]
     assert "too high" in choice
     # a, seed 1, is one run, told twice
     assert divergence == "Divergence: 2 of the 16 runs in the tables diverged."
