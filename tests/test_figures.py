@@ -1108,7 +1108,8 @@ def test_a_search_is_shown_where_it_looked(searched):
     )
     by_grid, _ = grid.collections  # one scale of colours for both
     assert by_grid.norm is points.norm
-    assert (points.norm.vmin, points.norm.vmax) == (0, 70)
+    assert (points.norm.vmin, points.norm.vmax) == (50, 70)  # 20 points tell the best apart
+    assert "20 percentage points below the highest, or lower" in caption(draw(searched, "search"))
     # the repeats of one point side by side, about where it is
     xs = by_grid.get_offsets()[:, 0]
     assert len(set(xs)) == 4

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from lab.figures import canvas, sweep
 from lab.figures.canvas import COLOURS, FAINT, Figures, Summary
 
+POINTS = 20  # percentage points of accuracy that the shades tell apart, below the highest
+
 
 def figures(summary: Summary) -> Figures:
     """Where the searches looked and what they found, by budget, and the winners trained again."""
@@ -23,11 +25,13 @@ def search_map(summary: Summary) -> Figure:
     """Every run of both searches: where it was in the ranges, and its validation accuracy."""
     searches, groups, words = summary["search"], summary["groups"], "every run of both searches"
     repeats, count = max(len(found["repeats"]) for found in searches.values()), len(searches)
-    note = f"The {repeats} repeats of a search at one point stand side by side"
+    note = f"The {repeats} repeats of a search at one point stand side by side. The darkest shade: "
+    note += f"{POINTS} percentage points below the highest, or lower"
     figure, panels = canvas.blank(summary, words, groups, count, count, row=4.6, note=note)
     points = [p for found in searches.values() for r in found["repeats"] for p in r["points"]]
     known = [100 * p["val_accuracy"] for p in points if p["val_accuracy"] is not None]
-    scale = Normalize(min(known, default=0), max(known, default=100))
+    highest = max(known, default=100)
+    scale = Normalize(max(min(known, default=0), highest - POINTS), highest, clip=True)
     low, high = summary["settings"]["LEARNING_RATE_RANGE"]
     for axes, (name, found) in zip(panels, searches.items(), strict=True):
         tried = [(n, p) for n, repeat in enumerate(found["repeats"]) for p in repeat["points"]]
@@ -41,9 +45,9 @@ def search_map(summary: Summary) -> Figure:
         axes.plot(xs[lost], ys[lost], **canvas.CROSS)  # the title tells it
         axes.scatter(xs[won], ys[won], 170, "none", edgecolors="black", linewidths=2)  # a ring
         axes.set(xscale="log", xlabel="learning rate", ylabel="momentum")
-        highest = "".join(f", ○ highest: {accuracy:.1f}%" for accuracy in accuracies[won])
+        best = "".join(f", ○ highest: {accuracy:.1f}%" for accuracy in accuracies[won])
         budget = f"{name} search: {repeats} repeats of {len(tried) // repeats} runs"
-        axes.set_title(f"{budget}\n× diverged: {lost.sum()}{highest}")
+        axes.set_title(f"{budget}\n× diverged: {lost.sum()}{best}")
         axes.sharex(panels[0])
         axes.sharey(panels[0])
     panels[0].autoscale()
