@@ -91,9 +91,10 @@ def main(experiment: Experiment) -> None:
     for words, by_name in found.items():
         network, window = words.split(", ")
         times = f"{min(by_name.values()):.3g} to {max(by_name.values()):.3g}"
-        ends.setdefault(network, []).append(f"{times} times {first}'s in the {window}")
+        ends.setdefault(network, []).append(f"{times} in the {window}")
     told = [
-        f"The mean |gradient| of {network}'s weights is {in_words(times)}, depending on the layer."
+        f"The mean |gradient| of {network}'s weights is, as a multiple of {first}'s and depending "
+        f"on the layer, {in_words(times)}."
         for network, times in ends.items()
     ]
     means = "Gradients are compared by their means over the seeds that did not diverge, untested."
