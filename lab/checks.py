@@ -151,7 +151,6 @@ def check_fit(run: Run, dataset: Dataset) -> None:
         raise UserError(f"frozen = {run.frozen}: leaves {run.network} nothing to train")
     if "noise" in takes(network.forward) and not hasattr(network, "noise_features"):
         raise UserError(f"{run.network} takes noise in forward: it needs noise_features, too")
-    check_logits(run, network, classes)
     split = data.split_indices(run.split, len(dataset.images), run.overfit_images)
     (n, n_val), size = map(len, split), run.batch_size
     if not (n and n_val):

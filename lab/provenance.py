@@ -8,7 +8,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator, Set
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -33,22 +33,26 @@ def read_sources() -> dict[str, str]:
     texts = {name: (HERE / name).read_text(encoding="utf-8") for name in SOURCES}
     waiting = list(SOURCES[:3])
     while waiting:
-        for name in imported(texts[waiting.pop()]):
+        source = waiting.pop()
+        for name in imported(source, texts[source]):
             if name not in texts and (HERE / name).is_file():
                 texts[name] = (HERE / name).read_text(encoding="utf-8")
                 waiting.append(name)
     return texts
 
 
-def imported(text: str) -> Iterator[str]:
+def imported(name: str, text: str) -> Iterator[str]:
     """The files that a source file may import from this folder, whether they exist or not."""
     for node in ast.walk(ast.parse(text)):
-        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for module in modules:
-            path = module.replace(".", "/")
-            yield from (f"{path}.py", f"{path}/__init__.py")
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            level = getattr(node, "level", 0)  # of a relative import: 1 is its own package
+            package = PurePath(name).parts[:-level] if level else ()
+            base = [*package, *(getattr(node, "module", None) or "").split(".")]
+            for alias in node.names:
+                parts = [part for part in [*base, *alias.name.split(".")] if part]
+                for n in range(1, len(parts) + 1):
+                    path = "/".join(parts[:n])
+                    yield from (f"{path}.py", f"{path}/__init__.py")
 
 
 sources = functools.cache(read_sources)  # as this process first read them

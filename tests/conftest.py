@@ -197,8 +197,11 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def no_training(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """Runs are finished with made-up records as soon as they are to be trained; those runs."""
+def no_training(monkeypatch: pytest.MonkeyPatch, digits: data.Dataset) -> list[Run]:
+    """Runs are finished with made-up records as soon as they are to be trained; those runs.
+
+    So they need no CIFAR-10: the digits stand for it.
+    """
     trained: list[Run] = []
 
     def train(
@@ -211,4 +214,5 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         return [store.load_record(run) for run in runs]
 
     monkeypatch.setattr("lab.sweep.train", train)
+    monkeypatch.setattr("lab.sweep.load_data", lambda name: digits)
     return trained

@@ -120,7 +120,7 @@ def one_line(done: subprocess.CompletedProcess) -> str:
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
-    """Look until something is so, a minute at most, while a command runs."""
+    """Look until something is so, three minutes at most, while a command runs."""
     deadline = time.monotonic() + 180
     while not condition():
         assert process.poll() is None, process.communicate()

@@ -12,7 +12,7 @@ from torchvision.transforms import functional
 
 import data
 from lab import download
-from lab.checks import data_sets
+from lab.checks import checked, data_sets
 
 
 def digest(indices: torch.Tensor) -> str:
@@ -54,7 +54,7 @@ def test_a_few_images_are_the_first_of_the_split_and_validated_on():
 
 def test_every_split_can_be_named_by_a_run(a_run):
     for split in data.TRAINING_FRACTIONS:
-        assert a_run(split=split).split == split
+        assert checked(a_run(split=split)).split == split
     assert list(data.TRAINING_FRACTIONS) == ["standard", "halves", "swapped halves"]
 
 
@@ -66,7 +66,7 @@ def test_every_function_that_returns_a_dataset_is_a_data_set(a_run, add_to):
 
     add_to(data, small)
     assert data_sets() == {"cifar10": data.cifar10, "digits": data.digits, "small": small}
-    assert a_run(dataset="small").dataset == "small"
+    assert checked(a_run(dataset="small")).dataset == "small"
 
 
 def test_normalise_is_torchvisions_to_the_last_bit():

@@ -36,7 +36,7 @@ from lab.engine import ALONE, CAPTURED, Mode
 from lab.records import Recorder
 from lab.stacked import Together
 from lab.store import Store
-from train import CURVES, Run, takes
+from train import CURVES, Run, evaluate, takes
 
 cuda = pytest.param(
     "cuda",
@@ -538,31 +538,30 @@ def test_too_little_memory_for_one_run(error, expected, few, digits, store, said
         assert raised.value is error
 
 
-def wrong_convolution(monkeypatch, factor: float, from_channels: int = 3) -> None:
-    right = stacked.convolution
+def wrong_steps(monkeypatch, layer: str, factor: float, from_channels: int = 3) -> None:
+    """Make a layer wrong where gradients are taken, so that no evaluation shows it."""
+    right = getattr(stacked, layer)
 
-    def wrong(input, weight, *others):
-        outputs = right(input, weight, *others)
-        return outputs * factor if weight.shape[1] >= from_channels else outputs
+    def wrong(input, *others, **more):
+        outputs = right(input, *others, **more)
+        applies = torch.is_grad_enabled() and input.shape[1] >= from_channels
+        return outputs * factor if applies else outputs
 
-    monkeypatch.setattr(stacked, "convolution", wrong)
+    monkeypatch.setattr(stacked, layer, wrong)
 
 
 @pytest.mark.parametrize("network", ["BaselineNet", "BatchNormNet"])
 def test_a_wrong_engine_trains_nothing(network, few, digits, store, stores, said, monkeypatch):
     """A product that is a hundredth too large is found before the first step."""
     if network == "BaselineNet":
-        wrong_convolution(monkeypatch, 1.01, from_channels=8)
+        wrong_steps(monkeypatch, "convolution", 1.01, from_channels=8)
     else:
-        right = stacked.batch_norm
-        monkeypatch.setattr(
-            stacked, "batch_norm", lambda *some, **others: 1.01 * right(*some, **others)
-        )
+        wrong_steps(monkeypatch, "batch_norm", 1.01)
     runs = [few(network=network, seed=seed) for seed in (1, 2)]
     assert train_together(runs, digits, store) == runs
     (line,) = said
     assert line.startswith(f"{provenance.device_name('cpu')}, torch {torch.__version__}: ")
-    assert "the engine disagrees with the plain loop in " in line
+    assert re.search("the engine disagrees with the plain loop in the (loss|gradient of)", line)
     assert line.endswith("; training one run at a time instead")
     train_alone(runs, digits, stores[0])
     for run in runs:
@@ -572,17 +571,17 @@ def test_a_wrong_engine_trains_nothing(network, few, digits, store, stores, said
             assert record[name] == expected[name], name
 
 
-def test_a_wrong_evaluation_trains_nothing(few, digits, store, said, monkeypatch):
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_wrong_evaluation_trains_nothing(row, few, digits, store, said, monkeypatch):
     """No step would show it: batch normalisation evaluates with other numbers than it trains."""
-    right = stacked.batch_norm
+    right = Together.evaluate
 
-    def called(*arguments, **more):
-        names = ("input", "mean", "var", "weight", "bias", "training", "momentum", "eps")
-        given = dict(zip(names, arguments, strict=False)) | more
-        factor = 1 if given["training"] else 1.001
-        return right(*arguments, **more) * factor
+    def wrong(self, images):
+        logits = right(self, images)
+        logits[row] *= 1.001
+        return logits
 
-    monkeypatch.setattr(stacked, "batch_norm", called)
+    monkeypatch.setattr(Together, "evaluate", wrong)
     runs = [few(network="BatchNormNet", seed=seed) for seed in (1, 2)]
     assert train_together(runs, digits, store) == runs
     (line,) = said
@@ -595,13 +594,55 @@ def test_weights_of_zero_are_no_disagreement(few, digits, store):
     assert train_together(runs, digits, store) == []
 
 
-def test_few_runs_evaluate_larger_batches_with_the_same_logits(few, digits, store):
-    alone, many = (
-        stack([few(seed=seed) for seed in range(1, n + 1)], digits, store) for n in (1, 40)
-    )
-    assert (alone.evaluation_batch, many.evaluation_batch) == (4_000, 125)
-    found, expected = (together.evaluate(digits.test_images)[0] for together in (alone, many))
-    assert torch.allclose(found, expected, 1e-4, 1e-5)
+def test_logits_that_overflow_are_no_disagreement(few, digits, store):
+    """Such a run will diverge, which is its own affair."""
+    together = stack([few(), few(seed=2)], digits, store)
+    assert engine.evaluated_otherwise(together, digits.test_images) is None
+    with torch.no_grad():
+        together.trainings[1].network.fc2.bias.fill_(math.inf)
+    assert engine.evaluated_otherwise(together, digits.test_images) is None
+
+
+def test_evaluation_in_batches_is_that_of_the_plain_loop(few, digits, store, monkeypatch):
+    """Few runs evaluate larger batches: 30 images are 10 of 3 for 40 runs, 2 of 24 for 4."""
+    monkeypatch.setattr(stacked, "EVALUATION_BATCH", 3)
+    for count, batch in ((40, 3), (4, 24)):
+        together = stack([few(seed=seed) for seed in range(count)], digits, store)
+        assert together.evaluation_batch == batch
+        logits = together.evaluate(digits.test_images)
+        assert logits.shape == (count, 30, 10)
+        for row in (0, count - 1):
+            expected = evaluate(together.trainings[row].network, digits.test_images)
+            assert torch.allclose(logits[row], expected, 1e-4, 1e-5)
+
+
+def test_an_error_in_large_batches_alone_is_found(few, digits, store, said, monkeypatch):
+    """In the first run, and in steps of 10 images, not in the short one of 4."""
+    step_once = Together.step_once
+
+    def wrong(self, size):
+        gradient = step_once(self, size)
+        gradient[0, : 4 * 27] *= 1.0 if size < 10 else 1.1  # conv1.weight
+        return gradient
+
+    monkeypatch.setattr(Together, "step_once", wrong)
+    runs = [few(seed=seed, epochs=1) for seed in (1, 2)]
+    assert train_together(runs, digits, store) == runs
+    assert "in the gradient of conv1.weight by " in said[0]
+
+
+def test_a_wrong_loss_is_found(few, digits, store, said, monkeypatch):
+    step_once = Together.step_once
+
+    def wrong(self, size):
+        gradient = step_once(self, size)
+        self.loss_sums += 0.001 * size
+        return gradient
+
+    monkeypatch.setattr(Together, "step_once", wrong)
+    runs = [few(seed=seed, epochs=1) for seed in (1, 2)]
+    assert train_together(runs, digits, store) == runs
+    assert "disagrees with the plain loop in the loss by " in said[0]
 
 
 def test_an_error_in_the_last_run_alone_is_found(few, digits, store, said, monkeypatch):

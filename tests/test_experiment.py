@@ -54,7 +54,7 @@ def test_every_script_has_the_same_skeleton(name: str) -> None:
     script = __import__(name)
     title, question = script.__doc__.split("\n")[0].split(": ")
     number = re.fullmatch(r"Experiment ([\d.]+), [\w ]+", title)[1]
-    assert number.replace(".", "") >= name[3] and number[0] == name[3]
+    assert number[0] == name[3]
     assert question.endswith("?")
     for option in ("", " --quick"):
         assert re.search(rf"python {name}\.py{option} +# ", script.__doc__)
@@ -143,6 +143,13 @@ def test_refused_fresh_start_moves_nothing(finished: Lab, refused: Callable[...,
     before = snapshot(finished.root)
     line = refused(finished, exp1_lr, "--quick", "--fresh", "--device", "cuda:99")
     assert "--device" in line
+    assert snapshot(finished.root) == before
+
+    def missing(name: str) -> None:
+        raise UserError("there are no images")
+
+    finished.monkeypatch.setattr("lab.sweep.load_data", missing)
+    assert refused(finished, exp1_lr, "--quick", "--fresh") == "there are no images"
     assert snapshot(finished.root) == before
 
 

@@ -146,11 +146,6 @@ def weights_of(network, layer):
     return network.get_submodule(layer).weight.detach().double().flatten()
 
 
-def test_two_bounds_in_figures():
-    assert XAVIER["fc2"] == pytest.approx(0.284747, rel=1e-5)  # √(6 / 74)
-    assert KAIMING["conv1"] == pytest.approx(0.471405, rel=1e-5)  # √(2 / 9)
-
-
 @pytest.mark.parametrize("layer", FANS)
 @pytest.mark.parametrize("name", INTERVALS)
 def test_uniform_initialisations_fill_their_interval_evenly(name, layer, build):

@@ -4,7 +4,9 @@ import ast
 import dataclasses
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +55,7 @@ def code(monkeypatch) -> Iterator[Code]:
 @pytest.fixture
 def runs(a_run) -> dict[str, provenance.Run]:
     """One run of each kind that an edit may or may not retire."""
-    retrained = {"start": a_run(network="DropoutNet", initialisation="xavier")}
+    retrained = {"start": a_run(network="DropoutNet", initialisation="xavier", split="halves")}
     return {
         "baseline": a_run(),
         "dropout": a_run(network="DropoutNet", dropout_rate=0.4),
@@ -179,7 +181,7 @@ def test_a_split_retires_its_own_runs_alone(code, retired, a_run, monkeypatch):
     assert provenance.fingerprint(a_run(split="thirds")) != provenance.fingerprint(a_run())
     assert retired() == set()
     monkeypatch.setitem(data.TRAINING_FRACTIONS, "halves", (0.0, 0.4))
-    assert retired() == {"halves"}
+    assert retired() == {"halves", "retrained"}
 
 
 @pytest.mark.parametrize(
@@ -354,7 +356,35 @@ def test_every_file_that_decides_numbers_is_read():
     assert "class BatchNormNet" in provenance.sources()[MODELS]
 
 
-def test_what_is_imported_from_this_folder_counts(tmp_path, monkeypatch, a_run):
+@pytest.mark.parametrize(
+    ("source", "line", "files"),
+    [
+        (MODELS, "from parts.blocks import Block", ["parts/blocks.py"]),
+        (MODELS, "from parts import blocks", ["parts/blocks.py"]),
+        (MODELS, "import parts.blocks as blocks", ["parts/blocks.py"]),
+        (MODELS, "import sizes", ["sizes.py"]),
+        (MODELS, "from parts.blocks import Block", ["parts/blocks.py", "parts/__init__.py"]),
+        (MODELS, "import parts", ["parts/__init__.py"]),
+        (DATA, "import sizes", ["sizes.py"]),
+        (TRAIN, "from sizes import WIDTH", ["sizes.py"]),
+        (DATA, "def mine():\n    import sizes", ["sizes.py"]),
+        # from one that is imported, in its own package
+        (
+            MODELS,
+            "from parts import blocks",
+            ["parts/blocks.py:from .more import x", "parts/more.py"],
+        ),
+        (
+            MODELS,
+            "from parts import blocks",
+            ["parts/blocks.py:from . import more", "parts/more.py"],
+        ),
+        (MODELS, "from parts import blocks", ["parts/blocks.py:import sizes", "sizes.py"]),
+    ],
+)
+def test_what_is_imported_from_this_folder_counts(
+    source, line, files, tmp_path, monkeypatch, a_run
+):
     """A block that the user's network takes from a file of its own decides numbers, too."""
     for name in provenance.SOURCES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -366,26 +396,29 @@ def test_what_is_imported_from_this_folder_counts(tmp_path, monkeypatch, a_run):
         forget()
         return provenance.fingerprint(a_run())
 
-    def write(name: str, text: str) -> None:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-
-    before = now()
     assert set(provenance.read_sources()) == set(provenance.SOURCES)
-    text = (tmp_path / MODELS).read_text()
-    write(MODELS, f"from parts.blocks import Block\nimport torchvision\n{text}")
-    assert now() == before  # there is no such file here
-    write("parts/blocks.py", "class Block:\n    width = 1\n")
-    first = now()
-    write("parts/blocks.py", "import sizes\n\nclass Block:\n    width = sizes.WIDTH\n")
-    second = now()
-    write("sizes.py", "WIDTH = 1\n")
-    third = now()
-    write("sizes.py", "WIDTH = 2\n")
-    assert len({before, first, second, third, now()}) == 5
-    write("sizes.py", "WIDTH = 1  # channels\n")
-    assert now() == third
+    with (tmp_path / source).open("a") as file:
+        file.write(f"\n{line}\n")
+    seen = [now()]  # without the file
+    *_, edited = files
+    for file, text in (name.partition(":")[::2] for name in files):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(f"{text}\nWIDTH = 1\n")
+        seen.append(now())
+    (tmp_path / edited).write_text("WIDTH = 2\n")
+    seen.append(now())
+    assert len(set(seen)) == len(seen)
+    (tmp_path / edited).write_text("WIDTH = 2  # channels\n")
+    assert now() == seen[-1]
     forget()
+
+
+def test_a_gpu_has_the_fingerprint_of_the_engine_beside_those_of_the_runs(a_run):
+    runs = [a_run(), a_run(seed=2), a_run(network="BatchNormNet")]
+    found = {provenance.fingerprint(run) for run in runs}
+    assert len(found) == 2
+    assert provenance.fingerprints(runs, "cpu") == found
+    assert provenance.fingerprints(runs, "cuda:1") == found | {provenance.engine_fingerprint()}
 
 
 # Versions, device and commit
@@ -397,8 +430,33 @@ def test_the_environment_names_versions_device_and_commit():
     assert found["torch"] == torch.__version__
     assert re.fullmatch(r"cpu \(.+\)", found["device"])
     assert found["device"].endswith(f", {torch.backends.cpu.get_cpu_capability()})")
-    assert found["git_commit"] is None or re.fullmatch("[0-9a-f]{40}", found["git_commit"])
-    assert found["git_dirty"] in (True, False, None)
+
+
+def test_the_environment_names_commit_and_edits(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=A", "-c", "user.email=a@b.c")
+        done = subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def found() -> list[Any]:
+        provenance.git.cache_clear()
+        return [provenance.environment("cpu")[name] for name in ("git_commit", "git_dirty")]
+
+    monkeypatch.setattr(provenance, "HERE", tmp_path)
+    (tmp_path / "code.py").write_text("x = 1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    try:
+        assert found() == [commit, False]
+        (tmp_path / "notes.md").write_text("no code")
+        assert found() == [commit, False]
+        (tmp_path / "code.py").write_text("x = 2\n")
+        assert found() == [commit, True]
+    finally:
+        provenance.git.cache_clear()
 
 
 def test_without_a_repository_there_is_no_commit(tmp_path, monkeypatch):

@@ -346,6 +346,9 @@ def test_seeds_and_epochs_draw_differently(a_run):
     later = train.draw(a_run(augmentation=("flip", "crop")), 1, 4_000, 64)
     for first, second in zip(draws, later, strict=True):
         assert not torch.equal(first, second)
+    other = train.draw(a_run(seed=2, augmentation=("flip", "crop")), 0, 4_000, 64)
+    for first, second in zip(draws, other, strict=True):
+        assert not torch.equal(first, second)
     plain = train.draw(a_run(), 0, 4_000, 0)
     assert torch.equal(plain.order, draws.order)  # augmentation leaves the order alone
     assert not plain.flip.any()
@@ -373,7 +376,7 @@ def test_every_purpose_seeds_a_stream_of_its_own():
     ],
 )
 def test_the_seed_of_every_stream_is_pinned(purpose, first, later):
-    """Published results were drawn from these: a purpose may be added, but only at the end."""
+    """Published draws come from these: a purpose may be added, but only at the end."""
     assert train.generator(1, purpose, 0).initial_seed() == first
     assert train.generator(2, purpose, 3).initial_seed() == later
 
@@ -481,6 +484,33 @@ def test_a_run_that_diverges_says_when_and_ends(a_run, small, store):
     assert max(done for _, done in reports) == 3.0
     assert store.load_weights(wild) is None
     assert train_and_load(a_run(seed=2), small, store)["diverged_at_epoch"] is None
+
+
+def test_a_run_whose_validation_alone_diverges_has_diverged(a_run, small, store, monkeypatch):
+    """The loss of the one step is measured before the step."""
+    end_epoch, seen = Training.end_epoch, []
+
+    def watched(self, measured):
+        seen.append([math.isfinite(value) for value in measured])
+        end_epoch(self, measured)
+
+    monkeypatch.setattr(Training, "end_epoch", watched)
+    wild = a_run(epochs=2, learning_rate=1e20, overfit_images=60, batch_size=60)
+    assert train_and_load(wild, small, store)["diverged_at_epoch"] == 0
+    assert seen == [[True, True, False, True]]
+
+
+def test_training_sets_the_threads_and_the_precision(a_run, small):
+    """A step is too small to share, and TF32 is less precise than a CPU."""
+    settings = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]
+    for of in settings:
+        of.fp32_precision = "tf32"
+    torch.backends.cudnn.deterministic = False
+    torch.set_num_threads(2)
+    trained(a_run(epochs=1), small)
+    assert torch.get_num_threads() == 1
+    assert [of.fp32_precision for of in settings] == ["ieee", "ieee"]
+    assert torch.backends.cudnn.deterministic
 
 
 # Momentum and weight decay
@@ -629,11 +659,13 @@ def test_transfer_freezes_and_draws_anew(a_run, small):
     fresh = initial(run).state_dict()
     before = train.build(run, start=learned).state_dict()
     after = trained(run, small, start=learned).network.state_dict()
+    other = train.build(dataclasses.replace(run, seed=2), start=learned).state_dict()
     for name in learned:
         layer = name.split(".")[0]
         if layer in run.reinitialised:
             assert not torch.equal(before[name], learned[name]), name
             assert not torch.equal(before[name], fresh[name]), name  # nor what the source began as
+            assert not torch.equal(before[name], other[name]), name  # and each seed's own
         else:
             assert torch.equal(before[name], learned[name]), name
         if layer in run.frozen:
