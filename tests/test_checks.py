@@ -50,6 +50,20 @@ class WrongNet(MyNet):
         self.fc = nn.Linear(4_096, 10)
 
 
+class BrokenNet(MyNet):
+    """A network whose forward has a mistake that is no RuntimeError."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.of_another_name(images)
+
+
+class DrawingNet(MyNet):
+    """A network that draws random numbers in evaluation, too."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images + torch.rand_like(images))
+
+
 class NoisyNet(MyNet):
     """A network that takes noise and does not say how much."""
 
@@ -60,7 +74,8 @@ class NoisyNet(MyNet):
 @pytest.fixture
 def own_networks(add_to) -> None:
     """As if the user had added these classes to models.py."""
-    for kind in (MyNet, HiddenNorm, WideNet, WrongNet, NoisyNet):
+    kinds = (MyNet, HiddenNorm, WideNet, WrongNet, BrokenNet, DrawingNet, NoisyNet)
+    for kind in kinds:
         add_to(models, kind)
 
 
@@ -233,6 +248,9 @@ def test_split_that_leaves_nothing_is_refused(fractions, a_run, digits, monkeypa
 def test_a_network_must_make_logits_of_images(a_run, digits, own_networks):
     state = torch.get_rng_state()
     check_fit(a_run(network="MyNet"), digits)
+    check_fit(a_run(network="DrawingNet"), digits)
+    with pytest.raises(UserError, match=r"^BrokenNet fails on images: 'BrokenNet' object has no "):
+        check_fit(a_run(network="BrokenNet"), digits)
     with pytest.raises(UserError, match=r"^WideNet must make logits \(2, 10\) of two images, not "):
         check_fit(a_run(network="WideNet"), digits)
     with pytest.raises(UserError, match=r"^WrongNet fails on images: mat1 and mat2 shapes cannot"):

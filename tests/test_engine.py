@@ -799,6 +799,20 @@ def test_an_error_of_cuda_in_the_plain_loop_is_one_line(
         sweep.train_once([run], store, ["cuda:0"], False)
 
 
+def test_a_core_claims_one_run_at_a_time(pretended_gpu, few, digits, store, monkeypatch):
+    """So that another core, or another sweep, can take over what is left."""
+    runs, free = [few(seed=seed) for seed in range(3)], []
+
+    def look(run, *_):
+        for other in runs:
+            with store.claim(other) as claimed:
+                free.append((run.seed, other.seed, claimed))
+
+    monkeypatch.setattr(sweep, "train_alone", look)
+    sweep.train_once(runs, store, ["cpu"], False)
+    assert free == [(one, other, one != other) for one in range(3) for other in range(3)]
+
+
 def test_never_more_than_so_many_runs_are_claimed_at_once(pretended_gpu, few, store, monkeypatch):
     """Each claim is an open file, of which a system allows so many."""
     claimed = []

@@ -1,6 +1,7 @@
 """What every script does: its options, its constants, and what a second start does."""
 
 import argparse
+import io
 import json
 import re
 import shutil
@@ -257,6 +258,16 @@ def test_interrupted_sweep_is_its_own_line_and_status_130(
 
     assert a_lab.edit(exp1_lr, main=interrupted).run(exp1_lr) == 130
     assert capsys.readouterr().err == "stopped: 3 of 4\n"
+
+
+def test_a_terminal_that_knows_no_minus_sign_shows_a_question_mark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    experiment.forgive_stdout()
+    print("−0.20 points", flush=True)
+    assert written.getvalue() == b"?0.20 points\n"
 
 
 def test_results_dir_puts_everything_elsewhere(

@@ -59,6 +59,9 @@ def test_the_page_lists_its_experiments_and_folds_the_curves_of_single_settings(
     for name in ("main_one.png", "comparison.png"):
         (folder / name).write_bytes(b"")
     text = write_page(tmp_path).read_text()
+    keep(tmp_path, summary_of({"x": [record(1, 0.6)]}, "exp2_dropout", "Experiment 1.0, x"))
+    two = write_page(tmp_path).read_text()
+    assert "\n- [1.0 x](#10-x)\n- [1.1 rates](#11-rates)\n" in two
     assert "\n- [1.1 rates](#11-rates)\n" in text
     assert text.index("(#11-rates)") < text.index("## 1.1 rates")
     before, folded = text.split("<details>")

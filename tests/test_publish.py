@@ -123,6 +123,22 @@ def test_weights_of_the_best_run_alone_are_published(
     assert type(network).__name__ == run.network
 
 
+def test_weights_are_those_of_the_best_candidate(
+    published: Path, a_lab: Lab, own: Store, do_publish: Publish
+) -> None:
+    records = finish(the_runs(), own)
+    highest = best(records)["run"]["learning_rate"]
+    (other,) = {r["run"]["learning_rate"] for r in records} - {highest}
+
+    def main(experiment: lab.Experiment) -> None:
+        experiment.report(experiment.train(exp1_lr.runs()), candidates=[f"lr={other}"])
+
+    a_lab.edit(exp1_lr, main=main)
+    assert do_publish()[0] == 0
+    (path,) = (published / "weights").iterdir()
+    assert f"_lr={other}_" in path.name
+
+
 def test_diverged_run_is_not_the_best_one(published: Path, own: Store, do_publish: Publish) -> None:
     for run in the_runs():
         finish([run], own, diverged_at=0 if run.seed == 2 else None)

@@ -170,6 +170,18 @@ def test_a_checkpoint_is_kept_now_and_then_and_at_the_end(a_run, digits, store, 
     assert len(kept) == 1 + 4
 
 
+def test_the_time_between_checkpoints_counts_from_the_last_one(a_run, digits, store, monkeypatch):
+    """Of epochs that end every six seconds, every second one is ten seconds after it."""
+    now, kept = [100.0], []
+    monkeypatch.setattr(lab.records.time, "time", lambda: now[0])
+    monkeypatch.setattr(store, "save_checkpoint", lambda *_: kept.append(now[0]))
+    recorder = Recorder(a_run(epochs=9), digits, store)
+    for _ in range(6):
+        now[0] += 6
+        recorder.epoch_ended(recorder.training)
+    assert kept == [112, 124, 136]
+
+
 def test_final_weights_without_a_finite_loss_are_a_divergence(a_run, digits, store):
     """Though every epoch's loss was finite: the last step of all may have been the fatal one."""
     run = a_run(epochs=2, overfit_images=64, gradient_statistics=True)

@@ -19,6 +19,7 @@ from conftest import Lab, Rehearsal
 from made_up import made_up
 from project import SMALL, Project, children, files, one_line, summary, wait_until, workers
 
+import data
 import exp1_lr
 from lab import sweep
 from lab.checks import UserError
@@ -514,3 +515,19 @@ def test_there_are_as_many_workers_as_cores_or_runs(monkeypatch: pytest.MonkeyPa
     assert sweep.worker_devices(None, 25) == ["cuda:0", "cuda:1"]
     assert sweep.worker_devices(None, 1) == ["cuda:0"]
     assert sweep.worker_devices("cuda:1", 25) == ["cuda:1"]
+
+
+def test_a_worker_reports_now_and_then_and_at_the_end(
+    a_run: Callable[..., Run], digits: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 0, 0.4, 0.6, 1.0 and 1.2 seconds, of which one in half a second is passed on."""
+    sent, clock = [], iter([0.0, 0.4, 0.6, 1.0, 1.2])
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: next(clock))
+    training = sweep.Training(a_run(epochs=1), digits)
+    reporter = sweep.Reporter(sent.append)
+    for done in (0.1, 0.2, 0.3, 0.4, 0.5):
+        reporter.progress(training, done)
+    assert [words[2] for words in sent] == [0.1, 0.3, 0.5]
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: 1.3)
+    reporter.progress(training, 1.0)
+    assert sent[-1] == ("progress", training.run, 1.0, 1_350, None)

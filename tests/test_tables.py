@@ -389,6 +389,8 @@ def test_a_best_by_accuracy_that_is_not_the_best_by_loss_is_a_caveat():
     }
     assert caveats(summary_of(groups)) == ["By mean validation loss, “b” would be the best."]
     assert caveats(summary_of(groups, candidates=["a", "c"])) == []
+    some = caveats(summary_of(groups | {"d": groups["a"]}, candidates=["a", "b"]))
+    assert some == ["By mean validation loss, “b” would be the best of these."]
 
 
 def test_a_best_that_an_earlier_epoch_would_not_choose_is_a_caveat():
