@@ -68,7 +68,7 @@ class Experiment:
             name, fresh = Path(groups.__file__).name, False
             groups = runs_of(groups)
             print(f"first    the runs of {name}, which {self.script} needs")
-        return self.records(self.shortened(groups), fresh)
+        return self.carry_out(self.shortened(groups), fresh)
 
     def check(self, groups: Groups) -> None:
         """Raise UserError where what is left of these runs cannot be trained."""
@@ -79,8 +79,8 @@ class Experiment:
         """The groups as they are trained: in a rehearsal, shortened ones."""
         return rehearsal(groups) if self.options.quick else groups
 
-    def records(self, groups: Groups, fresh: bool) -> Records:
-        """Train what is not finished; fresh trains again what is."""
+    def carry_out(self, groups: Groups, fresh: bool) -> Records:
+        """Train what is not finished; fresh trains again what is. The records of every group."""
         records = iter(sweep.train(runs_in(groups), self.store, self.options.device, fresh))
         return {label: list(islice(records, len(group))) for label, group in groups.items()}
 

@@ -37,7 +37,7 @@ class Publication(Experiment):
     def check(self, groups: Groups) -> None:
         """Nothing, as these runs were trained."""
 
-    def records(self, groups: Groups, fresh: bool) -> Records:
+    def carry_out(self, groups: Groups, fresh: bool) -> Records:
         """The records of these runs. Raises UserError where one is not finished, or a rehearsal."""
         runs = set(runs_in(groups))
         if any(run.dataset == "digits" for run in runs):

@@ -290,7 +290,7 @@ def margin(pair: dict[str, Any]) -> str:
 
 
 def caveats(summary: dict[str, Any]) -> list[str]:
-    """What limits the answer: the edge of what was tried, the loss, earlier epochs, guessing."""
+    """What limits the answer: the edge of what was tried, the loss, epochs, guessing; sentences."""
     groups, found, stuck = summary["groups"], [], []
     tried = {group["label"]: group for group in groups if group["label"] in summary["candidates"]}
     if best := tried.get(summary["best"]):
@@ -309,6 +309,11 @@ def caveats(summary: dict[str, Any]) -> list[str]:
                 f"Stopped after the best epoch of its mean validation accuracy, {named(ahead)} "
                 f"would be the best ({percent(accuracy)} after epoch {epoch})."
             )
+    lengths = {group["label"]: group["settings"]["epochs"] for group in groups}
+    for pair in summary["comparisons"]:
+        one, other = (f"{named(pair[key])} ({lengths[pair[key]]})" for key in ("label", "minus"))
+        if lengths[pair["label"]] != lengths[pair["minus"]]:
+            found.append(f"Different numbers of epochs are compared: {one} with {other}.")
     guessing = 100 / class_count(run for group in groups for run in group["runs"])
     least = NEAR_CHANCE * guessing
     for group in groups:

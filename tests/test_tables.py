@@ -170,7 +170,9 @@ def test_facts_say_what_differs():
     )
     groups["c"] = [record(1, 0.6, run=RUN | {"seed": 1, "epochs": 3, "batch_size": 1})]
     groups["d"] = [record(1, 0.6, run=RUN | {"seed": 1, "split": "halves"})]
-    assert facts(summary_of(groups)).startswith("Learning rate: 0.1. Epochs: 2 and 3. Seeds: ")
+    assert facts(summary_of(groups)).startswith(
+        "Learning rate: 0.1. Batch size: 64 and 1. Epochs: 2 and 3. Seeds: "
+    )
     schedule = [record(1, 0.6, run=RUN | {"seed": 1, "learning_rate": [0.1, 0.05]})]
     assert facts(summary_of({"a": schedule})).startswith("Batch size: 64.")
 
@@ -408,6 +410,17 @@ def test_a_best_that_an_earlier_epoch_would_not_choose_is_a_caveat():
     assert caveats(summary_of(groups)) == []
     assert highest([None, 0.2, 0.3, 0.3, None]) == (0.3, 3)
     assert highest([None]) is None
+
+
+def test_a_comparison_of_different_lengths_is_a_caveat():
+    """As where EPOCHS is edited in a script that compares with another one's runs."""
+    long = [record(1, 0.8, run=RUN | {"epochs": 5})]
+    groups = {"step": long, "a": [record(1, 0.7)], "b": [record(1, 0.6)]}
+    pairs = [("step", "a"), ("b", "a")]
+    found = caveats(summary_of(groups, comparisons=pairs))
+    assert [sentence for sentence in found if "numbers of epochs" in sentence] == [
+        "Different numbers of epochs are compared: “step” (5) with “a” (2)."
+    ]
 
 
 def test_runs_that_stayed_near_guessing_are_named():
