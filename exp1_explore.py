@@ -12,7 +12,7 @@ more diverge are left out.
 
 import lab
 from lab import Experiment, Groups, Records
-from lab.checks import check
+from lab.checks import SHARE, check
 from lab.summary import best_label, final_accuracy
 
 EPOCHS = 50
@@ -69,9 +69,7 @@ def suggested_range(records: Records, margin: float) -> list[float] | None:
 
 
 def main(experiment: Experiment) -> None:
-    check(
-        RANGE_MARGIN, (float, lambda value: 0 <= value <= 1, "from 0 to 1"), f"{RANGE_MARGIN = }:"
-    )
+    check(RANGE_MARGIN, SHARE, f"{RANGE_MARGIN = }:")
     records = experiment.train(runs())
     suggested = suggested_range(records, RANGE_MARGIN)
     answer = "None: at every rate, half of the runs or more diverged."

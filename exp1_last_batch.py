@@ -69,18 +69,19 @@ def in_short(compared: Comparisons, rough: Comparisons, best: str) -> str:
 
 def findings(records: Records, twins: Comparisons, rough: Comparisons) -> list[str]:
     """What is smoother, who gains, how seeds spread, and what rates reach in their best epochs."""
-    known = [found for found in rough if found["difference"]["ci95"] is not None]
+    known = sum(found["difference"]["ci95"] is not None for found in rough)
     gains = [gain for pair in twins for gain in pair["differences"]]
     rates = list(exp1_lr.runs())
     sides = [[records[rate + ending] for rate in rates] for ending in ("", WITHOUT)]
     spreads = [span(spread(r["test_accuracy"] for r in g)["std"] for g in side) for side in sides]
     curves = [summarise_group("", group)["mean"]["val_accuracy"] for group in sides[1]]
     peaks, ends = span(p[0] for c in curves if (p := highest(c))), span(c[-1] for c in curves)
+    lost = " Seeds that diverged are left out." if any(p["left_out"] for p in twins) else ""
     return [
         "The 95% interval of the difference of roughness is below 0 in "
-        f"{sum(map(is_smoother, known))} of {len(known)} settings.",
+        f"{sum(map(is_smoother, rough))} of {known} settings.",
         f"Test accuracy is higher without the last batch in {sum(gain > 0 for gain in gains)} of "
-        f"{len(gains)} pairs of runs. Seeds that diverged are left out.",
+        f"{len(gains)} pairs of runs.{lost}",
         "The standard deviation of test accuracy over the seeds is, at 1.1's rates, "
         f"{spreads[0]} points with the last batch and {spreads[1]} without it.",
         "Without the last batch, the mean validation accuracy of 1.1's rates is "

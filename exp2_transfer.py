@@ -24,7 +24,7 @@ import lab
 from lab import Experiment, Groups, Record, UserError
 from lab.constants import runs_of
 from lab.summary import best_label, compare_all
-from lab.tables import beside_others, in_a_sentence, named
+from lab.tables import beside_others, in_a_sentence, named, seeds_in_words
 from train import Run
 
 EPOCHS = 50
@@ -73,15 +73,21 @@ def runs() -> Groups:
         raise UserError("DROPOUT_RATES in exp2_dropout.py: must hold 0 and at least one other rate")
     if not set(SEEDS) <= set(exp2_dropout.SEEDS):
         raise UserError(f"SEEDS = {SEEDS}: must all be among those of exp2_dropout.py")
-    if LEARNING_RATE == FINE_TUNING_LEARNING_RATE:
-        raise UserError(f"{FINE_TUNING_LEARNING_RATE = }: must differ from LEARNING_RATE")
+    if FINE_TUNING_LEARNING_RATE >= LEARNING_RATE:
+        raise UserError(f"{FINE_TUNING_LEARNING_RATE = }: must be below LEARNING_RATE")
     return runs_from({PLAIN: [run for run in whole[PLAIN] if run.seed in SEEDS]})
+
+
+def diverged(records: Sequence[Record]) -> list[int]:
+    """Those of our seeds of which a run of 2.1 diverged."""
+    lost = [record["seed"] for record in records if record["diverged_at_epoch"] is not None]
+    return [seed for seed in lost if seed in SEEDS]
 
 
 def sources(label: str, records: Sequence[Record]) -> list[Run]:
     """The runs of 2.1 to start from: those of this setting and our seeds that did not diverge."""
-    diverged = [record["seed"] for record in records if record["diverged_at_epoch"] is not None]
-    found = [run for run in exp2_dropout.runs()[label] if run.seed in set(SEEDS) - set(diverged)]
+    seeds = set(SEEDS) - set(diverged(records))
+    found = [run for run in exp2_dropout.runs()[label] if run.seed in seeds]
     if not found:
         raise UserError(f"SEEDS = {SEEDS}: all runs of {label} diverged: lower their learning rate")
     return found
@@ -93,6 +99,7 @@ def main(experiment: Experiment) -> None:
     best = best_label(fixed)
     dropped = best_label({label: group for label, group in whole.items() if label != PLAIN})
     groups = runs_from({label: sources(label, whole[label]) for label in (PLAIN, dropped)})
+    lost = [(label, gone) for label in (PLAIN, dropped) if (gone := diverged(whole[label]))]
     untouched, (from_plain, from_dropped, *finer) = f"untouched, {best}", groups
     shared = {untouched: fixed[best], PLAIN: whole[PLAIN], dropped: whole[dropped]}
     records = shared | experiment.train(groups)
@@ -112,14 +119,15 @@ def main(experiment: Experiment) -> None:
         answer=(
             f"{in_a_sentence(first)} The first used dropout in both trainings, the second in "
             "neither. So a difference can come from the convolutions or from the retraining. "
-            f"{named(from_plain)} freezes all convolutions, “frozen=1” only the first. The former "
-            f"is {beside_others(from_plain, by_frozen)}. At a lower rate, {named(slow)} is "
+            f"{named(from_plain)} freezes all convolutions, “frozen=n” the first n. The former is "
+            f"{beside_others(from_plain, by_frozen)}. At the lower rate, {named(slow)} is "
             f"{beside_others(slow, by_frozen)}."
         ),
         findings=[
             "The retrained and frozen models are validated on images that their sources were "
             "trained on. So their validation accuracy is too high and their gap too small: compare "
-            "test accuracy only."
+            "test accuracy only.",
+            *(f"{x} diverged from {seeds_in_words(s)}: no run starts from it." for x, s in lost),
         ],
         trainable_parameters=experiment.trainable_parameters(records),
         twins={from_plain: PLAIN, from_dropped: dropped} | alike,

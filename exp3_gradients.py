@@ -97,7 +97,7 @@ def main(experiment: Experiment) -> None:
         f"on the layer, {in_words(times)}."
         for network, times in ends.items()
     ]
-    means = "Gradients are compared by their means over the seeds that did not diverge, untested."
+    means = "The gradients are means over the seeds that did not diverge. They were not tested."
     pairs = [("BatchNormNet", "BaselineNet")]
     rows = [
         {"network": words} | {name.split(".")[0]: f"{x:.3g}" for name, x in by_name.items()}

@@ -15,7 +15,7 @@ from typing import Any
 
 import lab
 from lab import Experiment, Groups
-from lab.checks import check, rules
+from lab.checks import SHARE, check, rules
 from lab.overfitting import in_short, learned, overfitting, stage
 from lab.summary import compare_all
 from train import Run
@@ -65,10 +65,10 @@ def runs() -> Groups:
 
 
 def main(experiment: Experiment) -> None:
-    known, share = rules(), (float, lambda value: 0 <= value <= 1, "from 0 to 1")
+    known = rules()
     check(OVERFIT_STEPS, known["epochs"], f"{OVERFIT_STEPS = }:")
     check(NEAR_ZERO_LOSS, known["learning_rate"], f"{NEAR_ZERO_LOSS = }:")
-    check(WHOLE_SPLIT_ACCURACY, share, f"{WHOLE_SPLIT_ACCURACY = }:")
+    check(WHOLE_SPLIT_ACCURACY, SHARE, f"{WHOLE_SPLIT_ACCURACY = }:")
     by_heart = experiment.train(first_runs())
     stages = [stage(name, group, 1.0, loss=NEAR_ZERO_LOSS) for name, group in by_heart.items()]
     print(*map(learned, stages), sep="\n")  # before hours of training

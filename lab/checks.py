@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import data
 from data import Dataset
@@ -19,6 +19,9 @@ from train import Run, build, defined_in, initialisations, networks, plain, take
 LARGEST = sys.float_info.max
 AUGMENTATIONS = ("flip", "crop")
 Rule = tuple[type, Callable[[Any], bool], str]  # a type, a condition, and both in words
+
+
+SHARE: Rule = (float, lambda value: 0 <= value <= 1, "from 0 to 1")
 
 
 class UserError(ValueError):
@@ -105,13 +108,13 @@ def checked(run: Run) -> Run:
 
 
 def check_data(name: str, dataset: Dataset) -> None:
-    """Raise UserError where a data set is not of the shapes and types that Dataset describes."""
+    """Raise UserError where a data set is not of the types that Dataset describes."""
     for part in ("", "test_"):
         images, labels = (getattr(dataset, part + what) for what in ("images", "labels"))
-        if images.dtype != torch.uint8 or images.shape[1:] != (32, 32, 3):
+        if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 4:
             raise UserError(
-                f"dataset = {name!r}: {part}images must be uint8 of shape (n, 32, 32, 3), not "
-                f"{images.dtype} of shape {tuple(images.shape)}"
+                f"dataset = {name!r}: {part}images must be a torch.uint8 tensor of shape "
+                "(n, height, width, channels)"
             )
         classes = len(dataset.class_names)
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
@@ -130,7 +133,7 @@ def check_fit(run: Run, dataset: Dataset) -> None:
     try:
         network = build(dataclasses.replace(run, frozen=()), classes)
     except RuntimeError as error:  # as memory does not suffice
-        raise UserError(f"{run.network} of width {run.width}: {first_line(error)}") from None
+        raise UserError(f"{run.network} cannot be built: {first_line(error)}") from None
     layers = [name for name, _ in network.named_modules() if name]
     for layer in (*run.reinitialised, *run.frozen):
         if layer not in layers:
@@ -166,12 +169,15 @@ def check_fit(run: Run, dataset: Dataset) -> None:
             f"BATCH_SIZE = {size}: leaves a last batch of one image, which batch normalisation "
             "cannot train on"
         )
-    check_logits(run, network, classes)
+    height, width, channels = dataset.images.shape[1:]
+    if run.augmentation and (height, width) != (32, 32):
+        raise UserError(f"augmentation = {run.augmentation!r}: is only for images of 32 × 32")
+    check_logits(run, network, torch.zeros(2, channels, height, width), classes)
 
 
-def check_logits(run: Run, network: nn.Module, classes: int) -> None:
-    """Raise UserError where a network does not make logits (batch, classes) of images."""
-    inputs = [torch.zeros(2, 3, 32, 32)]
+def check_logits(run: Run, network: nn.Module, images: Tensor, classes: int) -> None:
+    """Raise UserError where a network does not make logits (2, classes) of two images."""
+    inputs = [images]
     if "noise" in takes(network.forward):
         inputs.append(torch.zeros(2, network.noise_features))
     try:

@@ -84,7 +84,7 @@ def train(
         else:
             groups.setdefault(architecture(run), []).append(run)
     if alone:
-        store.say(f"{len(alone)} runs were begun by the plain loop: it trains them, one at a time")
+        store.say(f"runs that the plain loop began, and trains one at a time: {len(alone)}")
     waiting = [
         (part, mode.way)
         for group in groups.values()
@@ -222,7 +222,7 @@ def prove(together: Together) -> None:
     Raises Refused where the engine is wrong or slow, or cannot take the network.
     """
     batches, count, name = together.batches, len(together.runs), together.runs[0].network
-    images = together.dataset.images[: together.evaluation_batch]
+    images = together.dataset.images[:EVALUATION_BATCH]
     try:
         with warnings.catch_warnings():  # vmap warns of operations that it can only take run by run
             warnings.filterwarnings("error", message="There is a performance drop")

@@ -30,15 +30,8 @@ PUBLISHED = RESULTS / "published"
 
 
 def results_root() -> Path:
-    """The folder of your results: RESULTS_DIR where that is set, else results/.
-
-    Raises UserError where the page of results would replace another README.md.
-    """
-    root = Path(os.environ.get("RESULTS_DIR") or RESULTS)
-    readme = root / "README.md"
-    if readme.exists() and not readme.read_bytes().startswith(page.TITLE.encode()):
-        raise UserError(f"RESULTS_DIR={root}: has a README.md of its own; choose another folder")
-    return root
+    """The folder of your results: RESULTS_DIR where that is set, else results/."""
+    return Path(os.environ.get("RESULTS_DIR") or RESULTS)
 
 
 class Experiment:
@@ -220,6 +213,7 @@ def run(
             if "runs" not in script:
                 raise UserError(f"--so-far needs a function runs() in {path.name}")
             return show_so_far(experiment, experiment.shortened(script["runs"]()))
+        page.check_place(experiment.root)
         main(experiment)
     except UserError as error:
         # the processes of a machine meet the same mistakes, and one of them says so

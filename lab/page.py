@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from lab.checks import UserError
 from lab.figures import figures, file_name
 from lab.records import all_settings, parse_record, run_of
 from lab.store import Store, write
@@ -44,8 +45,16 @@ mean validation accuracy after the last epoch. The test set is not used for any 
 """
 
 
+def check_place(root: Path) -> None:
+    """Raise UserError where the page would replace a README.md that is none of ours."""
+    path = root / "README.md"
+    if path.exists() and not path.read_bytes().startswith(TITLE.encode()):
+        raise UserError(f"{path} is no page of results: move it, or set RESULTS_DIR elsewhere")
+
+
 def write_page(root: Path) -> Path:
     """Write README.md into a results folder that holds a summary; its path."""
+    check_place(root)
     parts = [INTRODUCTION]
     if (root / "at_a_glance.png").exists():
         parts.append("![The study at a glance](at_a_glance.png)\n")
@@ -103,9 +112,14 @@ def how_sure(summaries: Sequence[dict[str, Any]], both: Sequence[Twice]) -> list
         for group in groups
         for run in group["runs"]
     }
-    told = [pair for pair in pairs if pair["verdict"] not in (None, "within noise")]
-    stuck = {g["label"] for g in groups if all(map(near_guessing, g["runs"]))}
-    easy = sum(not stuck.isdisjoint((pair["label"], pair["minus"])) for pair in told)
+    told, easy = 0, 0
+    for summary in summaries:
+        stuck = {g["label"] for g in summary["groups"] if all(map(near_guessing, g["runs"]))}
+        for pair in summary["comparisons"]:
+            if pair["verdict"] not in (None, "within noise"):
+                told += 1
+                easy += not stuck.isdisjoint((pair["label"], pair["minus"]))
+    of_them = f", {easy} of them against a setting of which all runs stayed near guessing"
     uncorrected = sum(pair["p"] is not None and pair["p"] < SIGNIFICANCE for pair in pairs)
     known = {str((g["settings"], g["seeds"])): g["test_accuracy"]["ci95"] for g in groups}
     widths = [100 * ci95 for ci95 in known.values() if ci95 is not None] or [0]
@@ -123,12 +137,12 @@ def how_sure(summaries: Sequence[dict[str, Any]], both: Sequence[Twice]) -> list
         "images, so no interval says how much another split would change.",
         "Intervals: of the settings in the tables, the widest 95% interval of mean test accuracy "
         f"is ± {max(widths):.2f} points. The median is ± {median(widths):.2f} points.",
-        f"Comparisons: {len(told)} of the {len(pairs)} in the tables are more than noise, {easy} "
-        "of them against a setting of which all runs stayed near guessing. Without "
+        f"Comparisons: {told} of the {len(pairs)} in the tables are more than noise"
+        f"{of_them if easy else ''}. Without "
         f"Holm's correction it would be {uncorrected}. Each table is corrected for its own number "
         "of comparisons. So one that stands in two tables can have another p (Holm) in each.",
-        "Choice: the runs that choose the best setting are also the runs that are compared. So its "
-        "validation accuracy is probably too high, and its test accuracy may be.",
+        "Choice: the same runs are used to choose the best setting and to compare it. So its "
+        "validation accuracy is probably too high. Its test accuracy may be too high, too.",
         f"Divergence: {sum(runs.values())} of the {len(runs)} runs in the tables diverged.",
         f"Devices: {places}. A comparison has no verdict where the two runs of a seed were trained "
         "on different devices.",

@@ -98,8 +98,8 @@ def _fingerprint(names: frozenset[str], splits: frozenset[tuple], gradient_stati
             "models.py": reachable(networks, names),
             "gradients.py": gradients if gradient_statistics else None,
             "splits": sorted(splits),
-            **code,  # what else is imported
         }
+        | ({"imported": code} if code else {})
     )
 
 
@@ -206,7 +206,7 @@ def device_name(device: str) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    model = models[0] if models else platform.processor() or platform.machine()
+    model = models[0] if models else platform.machine()
     return f"cpu ({model}, {torch.backends.cpu.get_cpu_capability()})"
 
 

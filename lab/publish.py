@@ -42,26 +42,23 @@ class Publication(Experiment):
         runs = set(runs_in(groups))
         if any(run.dataset == "digits" for run in runs):
             raise UserError(f"{self.script}: a rehearsal is not published")
+        differ = []
         for run in runs:
-            found = self.own.find_record(run)
-            if found and not self.store.load_record(run):
-                copy(found[0], self.store.runs)
+            mine, theirs = self.own.find_record(run), self.store.load_record(run)
+            if mine and not theirs:
+                copy(mine[0], self.store.runs)
+            elif mine and results_of(mine[1])[1:] != results_of(theirs)[1:]:  # but the device
+                differ.append(label(run))
+        if differ:
+            print(
+                f"{len(differ)} runs have other results in {self.own.root} than the published "
+                f"ones, which stay. To publish yours, first move those out of {self.store.runs}: "
+                f"{', '.join(differ)}"
+            )
         if missing := [run for run in runs if not self.store.load_record(run)]:
             raise UserError(
                 f"{self.script}: {len(missing)} of {len(runs)} runs are not finished, so nothing "
                 f"is published: run python {self.script} first"
-            )
-        differ = [
-            run
-            for run in runs
-            if (found := self.own.find_record(run))
-            and results_of(found[1]) != results_of(self.store.load_record(run))
-        ]
-        if differ:
-            print(
-                f"{len(differ)} of {len(runs)} runs have other results in {self.own.root} than the "
-                f"published ones, which stay: to publish yours, first move those out of "
-                f"{self.store.runs}"
             )
         return {
             label: [self.store.load_record(run) for run in group] for label, group in groups.items()

@@ -36,8 +36,7 @@ from lab.gradients import moments
 from lab.records import Recorder
 from train import draw, measure, set_training
 
-EVALUATION_BATCH = 125  # images a forward pass of many runs: it needs less memory than training
-MANY = 32  # runs; fewer evaluate larger batches, as each costs the CPU its launches
+EVALUATION_BATCH = 125  # images a forward pass of all runs: it needs less memory than training
 INNER = 1024  # rows that one matrix product adds up; see convolution()
 WARM_UP_STEPS = 3  # before a capture, so that libraries have made their choices and allocations
 
@@ -59,7 +58,6 @@ class Together:
     ) -> None:
         self.recorders, self.dataset, self.threads = recorders, dataset, threads
         self.captured, self.device = captured, dataset.images.device
-        self.evaluation_batch = EVALUATION_BATCH * max(1, MANY // len(recorders))  # images
         self.trainings = [recorder.training for recorder in recorders]
         self.runs = [training.run for training in self.trainings]
         self._stack()
@@ -170,7 +168,7 @@ class Together:
         self.network.eval()
         weights = self.named(self.flat) | self.fixed
         forward = vmap(self._forward, in_dims=(0, None))
-        batches = images.split(self.evaluation_batch)
+        batches = images.split(EVALUATION_BATCH)
         with WithoutCuDNN():
             logits = [forward(weights, data.normalise(batch)) for batch in batches]
         return torch.cat(logits, 1).double()

@@ -159,8 +159,8 @@ def paired(ours: list[Record], theirs: list[Record], measure: Callable) -> dict[
 def compare(label: str, ours: list[Record], minus: str, theirs: list[Record]) -> dict[str, Any]:
     """The differences of test accuracy and generalisation gap of two groups, paired by seed.
 
-    "left_out" are the seeds of which one or both runs diverged. p is that of the paired t-test of
-    test accuracy; None where the two runs of a seed were trained on different devices.
+    "left_out" are the seeds of both of which one or both runs diverged. p is that of the paired
+    t-test of test accuracy; None where the two runs of a seed were trained on different devices.
     """
     pairs = paired(ours, theirs, lambda record: record["test_accuracy"])
     differences = list(pairs.values())
@@ -170,7 +170,7 @@ def compare(label: str, ours: list[Record], minus: str, theirs: list[Record]) ->
         "minus": minus,
         "seeds": list(pairs),
         "differences": differences,
-        "left_out": sorted({r["seed"] for r in [*ours, *theirs] if r["test_accuracy"] is None}),
+        "left_out": sorted((one.keys() & other.keys()) - pairs.keys()),
         "test_accuracy": spread(differences),
         "gap": spread(list(paired(ours, theirs, generalisation_gap).values())),
         "p": paired_p(differences) if all(one[seed] == other[seed] for seed in pairs) else None,

@@ -162,8 +162,8 @@ def worker_devices(device: str | None, runs: int) -> list[str]:
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if gpus and device != "cpu" and not torch.cuda.is_available():  # a driver that is too old
         raise UserError(
-            f"torch {torch.__version__} cannot use the GPU: update its driver, install a torch for "
-            "the present one, or use --device cpu"
+            f"torch {torch.__version__} cannot use the GPU: update its driver, install a torch "
+            "that fits the driver, or use --device cpu"
         )
     if device is None:
         device = "cuda" if gpus else "cpu"
@@ -430,10 +430,10 @@ def work(
     except engine.ReplaceWorker as broken:
         pipe.send(("replace", str(broken), broken.mode))
     except RuntimeError as error:
-        if not (engine.is_out_of_memory(error) or engine.is_of_cuda(error)):
+        if not engine.is_out_of_memory(error):
             raise
-        line = f"{device}: {first_line(error)}; what is finished is kept: free the GPU, or use "
-        pipe.send(("error", f"{line}--device"))
+        pipe.send(("say", f"{device}: {first_line(error)}: free some, or use --device cpu"))
+        sys.exit(1)
 
 
 def train_alone(run: Run, dataset: Dataset, store: Store, reporter: "Reporter") -> None:

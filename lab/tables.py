@@ -304,7 +304,7 @@ def caveats(summary: dict[str, Any]) -> list[str]:
         peaks = {label: peak for label, curve in curves.items() if (peak := highest(curve))}
         ahead = max(peaks, key=lambda label: peaks[label][0])
         accuracy, epoch = peaks[ahead]
-        if accuracy > peaks[best["label"]][0]:
+        if accuracy > peaks[best["label"]][0] and not best["settings"]["start"]:
             found.append(
                 f"Stopped after the best epoch of its mean validation accuracy, {named(ahead)} "
                 f"would be the best ({percent(accuracy)} after epoch {epoch})."

@@ -42,6 +42,14 @@ class WideNet(MyNet):
         return super().forward(images).repeat(1, 2)
 
 
+class TallNet(MyNet):
+    """A network for images of 64 rows and 32 columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2 * 3_072, 10)
+
+
 class WrongNet(MyNet):
     """A network for larger images."""
 
@@ -74,7 +82,7 @@ class NoisyNet(MyNet):
 @pytest.fixture
 def own_networks(add_to) -> None:
     """As if the user had added these classes to models.py."""
-    kinds = (MyNet, HiddenNorm, WideNet, WrongNet, BrokenNet, DrawingNet, NoisyNet)
+    kinds = (MyNet, HiddenNorm, WideNet, TallNet, WrongNet, BrokenNet, DrawingNet, NoisyNet)
     for kind in kinds:
         add_to(models, kind)
 
@@ -259,7 +267,7 @@ def test_a_network_must_make_logits_of_images(a_run, digits, own_networks):
 
 
 def test_a_network_too_large_for_the_memory_is_one_line(a_run, digits):
-    with pytest.raises(UserError, match=r"^BaselineNet of width 1000000: .*memory"):
+    with pytest.raises(UserError, match=r"^BaselineNet cannot be built: .*memory"):
         check_fit(a_run(width=1_000_000), digits)
 
 
@@ -267,11 +275,9 @@ def test_a_data_set_must_be_what_the_training_loop_takes(digits, add_to):
     """Images as floats would be normalised again at every evaluation."""
     check_data("digits", digits)
     for change, words in (
-        (
-            {"images": digits.images.float()},
-            "images must be uint8 of shape .n, 32, 32, 3., not torc",
-        ),
-        ({"test_images": digits.test_images[..., :1]}, "test_images must be uint8"),
+        ({"images": digits.images.float()}, "images must be a torch.uint8 tensor of shape"),
+        ({"images": digits.images.numpy()}, "images must be a torch.uint8 tensor of shape"),
+        ({"test_images": digits.test_images[..., 0]}, "test_images must be a torch.uint8 tensor"),
         ({"labels": digits.labels.int()}, "labels must be int64, one for each image"),
         ({"test_labels": digits.test_labels[1:]}, "test_labels must be int64, one for each image"),
         ({"labels": digits.labels + 1}, "labels must be from 0 to 9"),
@@ -284,5 +290,16 @@ def test_a_data_set_must_be_what_the_training_loop_takes(digits, add_to):
         return dataclasses.replace(digits, images=digits.images.float())
 
     add_to(data, mine)
-    with pytest.raises(UserError, match="dataset = 'mine': images must be uint8"):
+    with pytest.raises(UserError, match=r"dataset = 'mine': images must be a torch.uint8 tensor"):
         lab.sweep.load_data("mine")
+
+
+def test_images_of_another_size_are_for_networks_that_take_them(a_run, digits, own_networks):
+    parts = [digits.images.repeat_interleave(2, 1), digits.test_images.repeat_interleave(2, 1)]
+    tall = dataclasses.replace(digits, images=parts[0], test_images=parts[1])
+    check_data("tall", tall)
+    check_fit(a_run(network="TallNet"), tall)
+    with pytest.raises(UserError, match=r"^BaselineNet fails on images: mat1 and mat2 shapes"):
+        check_fit(a_run(), tall)
+    with pytest.raises(UserError, match=r"^augmentation = .*: is only for images of 32 × 32"):
+        check_fit(a_run(network="TallNet", augmentation=("flip",)), tall)

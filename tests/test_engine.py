@@ -349,7 +349,7 @@ def test_a_run_goes_on_as_it_began(double, few, digits, stores, monkeypatch):
     seen, lines = Reports(), []
     mixed.say = lines.append
     assert train_together([loops[1], engines[1]], digits, mixed, seen) == loops[1:]
-    assert lines == ["1 runs were begun by the plain loop: it trains them, one at a time"]
+    assert lines == ["runs that the plain loop began, and trains one at a time: 1"]
     assert [done for run, done in seen if run == engines[1]] == [1, 2]
     assert next(done for run, done in seen if run == loops[1]) == 1
     for run, made_by in ((loops[1], None), (engines[1], provenance.engine_fingerprint())):
@@ -604,16 +604,14 @@ def test_logits_that_overflow_are_no_disagreement(few, digits, store):
 
 
 def test_evaluation_in_batches_is_that_of_the_plain_loop(few, digits, store, monkeypatch):
-    """Few runs evaluate larger batches: 30 images are 10 of 3 for 40 runs, 2 of 24 for 4."""
-    monkeypatch.setattr(stacked, "EVALUATION_BATCH", 3)
-    for count, batch in ((40, 3), (4, 24)):
-        together = stack([few(seed=seed) for seed in range(count)], digits, store)
-        assert together.evaluation_batch == batch
-        logits = together.evaluate(digits.test_images)
-        assert logits.shape == (count, 30, 10)
-        for row in (0, count - 1):
-            expected = evaluate(together.trainings[row].network, digits.test_images)
-            assert torch.allclose(logits[row], expected, 1e-4, 1e-5)
+    """Of 30 images, which are more than one batch, and the last one is short."""
+    monkeypatch.setattr(stacked, "EVALUATION_BATCH", 7)
+    together = stack([few(seed=seed) for seed in (1, 2, 3)], digits, store)
+    logits = together.evaluate(digits.test_images)
+    assert logits.shape == (3, 30, 10)
+    for row, training in enumerate(together.trainings):
+        expected = evaluate(training.network, digits.test_images)
+        assert torch.allclose(logits[row], expected, 1e-4, 1e-5)
 
 
 def test_an_error_in_large_batches_alone_is_found(few, digits, store, said, monkeypatch):
@@ -777,26 +775,30 @@ def test_an_error_of_cuda_replaces_the_worker(
         assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-5)
 
 
-def test_an_error_of_cuda_in_the_plain_loop_is_one_line(
-    pretended_gpu, few, store, stores, digits, monkeypatch
+def test_too_little_memory_for_the_plain_loop_is_one_line(
+    pretended_gpu, few, store, monkeypatch, capfd
 ):
-    """There is nothing left to fall back to."""
-
-    def fails(*_):
-        raise RuntimeError(ILLEGAL)
-
-    run = few()
+    """There is nothing left to fall back to. What other workers finish is kept."""
+    errors = [RuntimeError("CUDA error: out of memory\nmore"), RuntimeError(ILLEGAL)]
+    expected = [SystemExit, RuntimeError]  # of a worker process; the latter with its traceback
     monkeypatch.setattr(engine, "train", lambda runs, *_: runs)
-    monkeypatch.setattr(sweep, "train_alone", fails)
-    with pytest.raises(UserError, match=r"^cuda:0: CUDA error.*; what is finished is kept: free t"):
-        sweep.train_once([run], store, ["cuda:0"], False)
+    for error, kind in zip(errors, expected, strict=True):
 
-    def other(*_):
-        raise RuntimeError("shapes do not match")
+        def fails(*_, error=error):
+            raise error
 
-    monkeypatch.setattr(sweep, "train_alone", other)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        sweep.train_once([run], store, ["cuda:0"], False)
+        monkeypatch.setattr(sweep, "train_alone", fails)
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        run = few()
+        arguments = ([[run]], False, store, "cuda:0", provenance.fingerprints([run], "cuda:0"))
+        with pytest.raises(kind):
+            sweep.work(*arguments, Mode(), sender)
+        sender.close()
+        if kind is SystemExit:
+            line = "cuda:0: CUDA error: out of memory: free some, or use --device cpu"
+            assert receiver.recv() == ("say", line)
+        with pytest.raises(EOFError):
+            receiver.recv()
 
 
 def test_a_core_claims_one_run_at_a_time(pretended_gpu, few, digits, store, monkeypatch):

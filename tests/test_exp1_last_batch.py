@@ -81,7 +81,7 @@ def cell(found: dict[str, float]) -> str:
 def pair(label: str, minus: str, gains: list[float], verdict: str | None) -> dict:
     mean = {"mean": sum(gains) / len(gains)}
     found = {"label": label, "minus": minus, "differences": gains, "test_accuracy": mean}
-    return found | {"verdict": verdict}
+    return found | {"verdict": verdict, "left_out": []}
 
 
 def rough(minus: str, before: float, after: float, ci95: float | None) -> dict:
@@ -135,15 +135,18 @@ def test_the_findings_count_intervals_and_pairs_and_tell_the_best_epochs_by_hand
         curve = [0.6 - 0.01 * n, 0.5]
         records[f"{rate}, drop last"] = [record(1, 0.5, 0.6, val_accuracy=curve)] * 2
     records["lr=0.1, drop last"] = [record(1, 0.5, diverged_at=0)]
-    assert exp1_last_batch.findings(records, compared()[:6], changes) == [
+    pairs = compared()[:6]
+    assert exp1_last_batch.findings(records, pairs, changes) == [
         "The 95% interval of the difference of roughness is below 0 in 4 of 5 settings.",
-        "Test accuracy is higher without the last batch in 10 of 11 pairs of runs. Seeds that "
-        "diverged are left out.",
+        "Test accuracy is higher without the last batch in 10 of 11 pairs of runs.",
         "The standard deviation of test accuracy over the seeds is, at 1.1's rates, 0.71 to 3.54 "
         "points with the last batch and 0.00 to 0.00 without it.",
         "Without the last batch, the mean validation accuracy of 1.1's rates is 56.00 to 59.00% in "
         "the best epoch of each, and 50.00 to 50.00% after the last epoch.",
     ]
+    pairs[0]["left_out"] = [2]
+    found = exp1_last_batch.findings(records, pairs, changes)[1]
+    assert found.endswith("10 of 11 pairs of runs. Seeds that diverged are left out.")
 
 
 @pytest.mark.slow

@@ -129,12 +129,24 @@ def test_comparisons_are_those_that_the_study_asks_for(
     }
     judged = summary["comparisons"]
     assert summary["answer"].endswith(
-        "“retrained, dropout=0” freezes all convolutions, “frozen=1” only the first. The former is "
-        f"{beside_others('retrained, dropout=0', judged[6:9])}. At a lower rate, "
+        "“retrained, dropout=0” freezes all convolutions, “frozen=n” the first n. The former is "
+        f"{beside_others('retrained, dropout=0', judged[6:9])}. At the lower rate, "
         f"“frozen=3, lr=0.01” is {beside_others('frozen=3, lr=0.01', judged[9:])}."
     )
     assert summary["groups"][3]["settings"]["start"]["split"] == "halves"
     assert "seed" not in summary["groups"][3]["settings"]["start"]
+
+
+@pytest.mark.slow
+def test_a_source_that_diverged_is_told(
+    a_lab: Lab, no_training: list[Run], no_figures: None
+) -> None:
+    finish(exp2_dropout.runs()["dropout=0"][1:2], Store(a_lab.root), diverged_at=3)
+    assert a_lab.run(exp2_transfer) == 0
+    summary = json.loads((a_lab.root / "exp2_transfer" / "summary.json").read_text())
+    assert summary["findings"][1:] == ["dropout=0 diverged from seed 2: no run starts from it."]
+    groups = {group["label"]: group["seeds"] for group in summary["groups"]}
+    assert groups["retrained, dropout=0"] == [1, 3, 4, 5]
 
 
 @pytest.fixture(scope="module")

@@ -286,8 +286,10 @@ def test_results_never_replace_another_readme(a_lab: Lab, refused: Callable[...,
     a_lab.root.mkdir()
     (a_lab.root / "README.md").write_text("# Results of mine\n")
     line = refused(a_lab.edit(exp1_lr, **SMALL), exp1_lr)
-    assert line.endswith("has a README.md of its own; choose another folder")
-    assert (a_lab.root / "README.md").read_text() == "# Results of mine\n"
+    readme = a_lab.root / "README.md"
+    assert line == f"{readme} is no page of results: move it, or set RESULTS_DIR elsewhere"
+    assert readme.read_text() == "# Results of mine\n"
+    assert list(a_lab.root.iterdir()) == [readme]  # nothing was trained
 
 
 @pytest.mark.parametrize(

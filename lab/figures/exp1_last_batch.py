@@ -28,12 +28,8 @@ def figures(summary: Summary) -> Figures:
 
 def twins(summary: Summary) -> list[tuple[Group, Group]]:
     """Each setting with the short last batch, and the same setting without."""
-    return [
-        (one, other)
-        for one in summary["groups"]
-        for other in summary["groups"]
-        if other["settings"] == {**one["settings"], "drop_last": True} != one["settings"]
-    ]
+    by_label = {group["label"]: group for group in summary["groups"]}
+    return [(by_label[one], by_label[other]) for other, one in summary["twins"].items()]
 
 
 def with_and_without(summary: Summary) -> Figure:

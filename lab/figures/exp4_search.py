@@ -31,7 +31,7 @@ def search_map(summary: Summary) -> Figure:
     points = [p for found in searches.values() for r in found["repeats"] for p in r["points"]]
     known = [100 * p["val_accuracy"] for p in points if p["val_accuracy"] is not None]
     highest = max(known, default=100)
-    scale = Normalize(max(min(known, default=0), highest - POINTS), highest, clip=True)
+    scale = Normalize(highest - POINTS, highest, clip=True)
     low, high = summary["settings"]["LEARNING_RATE_RANGE"]
     for axes, (name, found) in zip(panels, searches.items(), strict=True):
         tried = [(n, p) for n, repeat in enumerate(found["repeats"]) for p in repeat["points"]]
