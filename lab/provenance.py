@@ -47,12 +47,16 @@ def imported(name: str, text: str) -> Iterator[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             level = getattr(node, "level", 0)  # of a relative import: 1 is its own package
             package = PurePath(name).parts[:-level] if level else ()
-            base = [*package, *(getattr(node, "module", None) or "").split(".")]
             for alias in node.names:
-                parts = [part for part in [*base, *alias.name.split(".")] if part]
-                for n in range(1, len(parts) + 1):
-                    path = "/".join(parts[:n])
-                    yield from (f"{path}.py", f"{path}/__init__.py")
+                yield from files_of([*package, getattr(node, "module", None) or "", alias.name])
+
+
+def files_of(names: Iterable[str]) -> Iterator[str]:
+    """The files that a dotted name, given in parts, may stand for: parts.blocks.Block."""
+    path = ""
+    for name in filter(None, ".".join(names).split(".")):
+        path = f"{path}/{name}" if path else name
+        yield from (f"{path}.py", f"{path}/__init__.py")
 
 
 sources = functools.cache(read_sources)  # as this process first read them
@@ -69,9 +73,8 @@ def fingerprint(run: Run) -> str:
 
     That is train.py, whole; of data.py what train.py uses, the run's data set and its split; of
     models.py the run's network and initialisation; of lab/gradients.py all, for runs that gather
-    statistics. Of the imports of data.py and models.py those count that are used, and every file
-    of this folder that the three import, whole. Where a definition stands, its comments and its
-    docstring count for nothing.
+    statistics. Of the imports those count that are used; other files of this folder count whole.
+    Where a definition stands, its comments and its docstring count for nothing.
     """
     runs = [run]
     while runs[-1].start:
@@ -84,23 +87,37 @@ def fingerprint(run: Run) -> str:
 
 @functools.cache
 def _fingerprint(names: frozenset[str], splits: frozenset[tuple], gradient_statistics: bool) -> str:
-    code = {name: statements(text) for name, text in sources().items()}
-    training, images, networks, gradients = (code.pop(name) for name in SOURCES[:4])
-    del code["lab/stacked.py"]
+    training, images, networks, gradients = (statements(sources()[name]) for name in SOURCES[:4])
     used = {name for group in training.values() for _, uses in group for name in uses}
     of_data = {name.removeprefix("data.") for name in used if name.startswith("data.")}
     # the table of splits does not count, so that a new split retires no run of another
     images = {name: group for name, group in images.items() if name != "TRAINING_FRACTIONS"}
-    return hashed(
-        {
-            "train.py": training,
-            "data.py": reachable(images, names | of_data),
-            "models.py": reachable(networks, names),
-            "gradients.py": gradients if gradient_statistics else None,
-            "splits": sorted(splits),
-        }
-        | ({"imported": code} if code else {})
-    )
+    code: dict[str, Any] = {
+        "train.py": training,
+        "data.py": reachable(images, names | of_data),
+        "models.py": reachable(networks, names),
+    }
+    others = {name: statements(sources()[name]) for name in other_files(code)}
+    code |= {"gradients.py": gradients if gradient_statistics else None, "splits": sorted(splits)}
+    return hashed(code | ({"imported": others} if others else {}))
+
+
+def other_files(code: dict[str, Statements]) -> set[str]:
+    """What these statements of the three files import of this folder, and what that imports."""
+    known, found = sources().keys() - set(SOURCES), set()
+    for source, part in code.items():
+        names = {name for group in part.values() for _, uses in group for name in uses}
+        for node in ast.walk(ast.parse(sources()[source])):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names if alias.asname in names}
+        found |= {file for name in names for file in files_of([name])} & known
+    waiting = list(found)
+    while waiting:
+        name = waiting.pop()
+        new = set(imported(name, sources()[name])) & known - found
+        found |= new
+        waiting += new
+    return found
 
 
 @functools.cache

@@ -357,59 +357,55 @@ def test_every_file_that_decides_numbers_is_read():
 
 
 @pytest.mark.parametrize(
-    ("source", "line", "files"),
+    ("source", "line", "used", "files"),
     [
-        (MODELS, "from parts.blocks import Block", ["parts/blocks.py"]),
-        (MODELS, "from parts import blocks", ["parts/blocks.py"]),
-        (MODELS, "import parts.blocks as blocks", ["parts/blocks.py"]),
-        (MODELS, "import sizes", ["sizes.py"]),
-        (MODELS, "from parts.blocks import Block", ["parts/blocks.py", "parts/__init__.py"]),
-        (MODELS, "import parts", ["parts/__init__.py"]),
-        (DATA, "import sizes", ["sizes.py"]),
-        (TRAIN, "from sizes import WIDTH", ["sizes.py"]),
-        (DATA, "def mine():\n    import sizes", ["sizes.py"]),
+        (MODELS, "from parts.blocks import Block", "Block", ["parts/blocks.py"]),
+        (MODELS, "from parts import blocks", "blocks.Block", ["parts/blocks.py"]),
+        (MODELS, "import parts.blocks", "parts.blocks.Block", ["parts/blocks.py"]),
+        (MODELS, "import parts.blocks as b", "b.Block", ["parts/blocks.py"]),
+        (MODELS, "import sizes", "sizes.WIDTH", ["sizes.py"]),
+        (MODELS, "from parts.blocks import B", "B", ["parts/blocks.py", "parts/__init__.py"]),
+        (MODELS, "import parts", "parts.WIDTH", ["parts/__init__.py"]),
+        (DATA, "import sizes", "sizes.WIDTH", ["sizes.py"]),
+        (TRAIN, "from sizes import WIDTH", "WIDTH", ["sizes.py"]),
+        (DATA, "", "__import__\n    import sizes\n    sizes.WIDTH", ["sizes.py"]),  # inside
         # from one that is imported, in its own package
-        (
-            MODELS,
-            "from parts import blocks",
-            ["parts/blocks.py:from .more import x", "parts/more.py"],
-        ),
-        (
-            MODELS,
-            "from parts import blocks",
-            ["parts/blocks.py:from . import more", "parts/more.py"],
-        ),
-        (MODELS, "from parts import blocks", ["parts/blocks.py:import sizes", "sizes.py"]),
+        (DATA, "from p import b", "b.x", ["p/b.py:from .m import x", "p/m.py"]),
+        (MODELS, "from p import b", "b.x", ["p/b.py:from . import m", "p/m.py"]),
+        (MODELS, "from p import b", "b.x", ["p/b.py:import sizes", "sizes.py"]),
     ],
 )
-def test_what_is_imported_from_this_folder_counts(
-    source, line, files, tmp_path, monkeypatch, a_run
+def test_what_is_imported_from_this_folder_counts_where_it_is_used(
+    source, line, used, files, tmp_path, monkeypatch, a_run
 ):
-    """A block that the user's network takes from a file of its own decides numbers, too."""
+    """A block that the user's network takes from a file of its own decides its numbers, too."""
     for name in provenance.SOURCES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(provenance.HERE / name, tmp_path / name)
     monkeypatch.setattr(provenance, "HERE", tmp_path)
     monkeypatch.setattr(provenance, "sources", provenance.read_sources)
+    head = "class Own(nn.Module)" if source == MODELS else "def own(folder)"
+    mine = {MODELS: {"network": "Own"}, DATA: {"dataset": "own"}, TRAIN: {}}[source]
 
-    def now() -> str:
+    def now(**fields) -> str:
         forget()
-        return provenance.fingerprint(a_run())
+        return provenance.fingerprint(a_run(**fields))
 
     assert set(provenance.read_sources()) == set(provenance.SOURCES)
     with (tmp_path / source).open("a") as file:
-        file.write(f"\n{line}\n")
-    seen = [now()]  # without the file
+        file.write(f"\n{line}\n\n\n{head}:\n    part = {used}\n")
+    other, seen = now(), [now(**mine)]  # without the files
     *_, edited = files
     for file, text in (name.partition(":")[::2] for name in files):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(f"{text}\nWIDTH = 1\n")
-        seen.append(now())
+        seen.append(now(**mine))
     (tmp_path / edited).write_text("WIDTH = 2\n")
-    seen.append(now())
+    seen.append(now(**mine))
     assert len(set(seen)) == len(seen)
+    assert (now() == other) == (source != TRAIN)  # which does not use it
     (tmp_path / edited).write_text("WIDTH = 2  # channels\n")
-    assert now() == seen[-1]
+    assert now(**mine) == seen[-1]
     forget()
 
 
