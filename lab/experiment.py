@@ -276,8 +276,8 @@ def rehearsal(groups: Groups) -> Groups:
             rates = tuple(rates[i * len(rates) // epochs] for i in range(epochs))
         start = run.start and rehearse(run.start)
         changes = {"dataset": "digits", "epochs": epochs, "learning_rate": rates, "start": start}
-        batch_size = min(run.batch_size, QUICK_BATCH)
-        return dataclasses.replace(run, **changes, batch_size=batch_size)
+        changes["batch_size"] = min(run.batch_size, QUICK_BATCH)
+        return dataclasses.replace(run, **changes)
 
     return {
         label: [rehearse(run) for run in group[:QUICK_SEEDS]] for label, group in groups.items()

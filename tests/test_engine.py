@@ -614,47 +614,42 @@ def test_evaluation_in_batches_is_that_of_the_plain_loop(few, digits, store, mon
         assert torch.allclose(logits[row], expected, 1e-4, 1e-5)
 
 
-def test_an_error_in_large_batches_alone_is_found(few, digits, store, said, monkeypatch):
-    """In the first run, and in steps of 10 images, not in the short one of 4."""
+FIRST = slice(0, 4 * 27)  # conv1.weight, in a flat gradient
+
+
+def first_run_in_large_batches(together: Together, gradient: Tensor, size: int) -> None:
+    """Not in the short batch of 4."""
+    gradient[0, FIRST] *= 1.0 if size < 10 else 1.1
+
+
+def last_run(together: Together, gradient: Tensor, size: int) -> None:
+    gradient[-1, FIRST] *= 1.01
+
+
+def loss(together: Together, gradient: Tensor, size: int) -> None:
+    together.loss_sums += 0.001 * size
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (first_run_in_large_batches, "in the gradient of conv1.weight by "),
+        (loss, "disagrees with the plain loop in the loss by "),
+        (last_run, r"in the gradient of conv1.weight by (8e-03|1e-02); training one run"),
+    ],
+)
+def test_an_error_in_a_part_of_a_step_is_found(spoil, words, few, digits, store, said, monkeypatch):
     step_once = Together.step_once
 
     def wrong(self, size):
         gradient = step_once(self, size)
-        gradient[0, : 4 * 27] *= 1.0 if size < 10 else 1.1  # conv1.weight
-        return gradient
-
-    monkeypatch.setattr(Together, "step_once", wrong)
-    runs = [few(seed=seed, epochs=1) for seed in (1, 2)]
-    assert train_together(runs, digits, store) == runs
-    assert "in the gradient of conv1.weight by " in said[0]
-
-
-def test_a_wrong_loss_is_found(few, digits, store, said, monkeypatch):
-    step_once = Together.step_once
-
-    def wrong(self, size):
-        gradient = step_once(self, size)
-        self.loss_sums += 0.001 * size
-        return gradient
-
-    monkeypatch.setattr(Together, "step_once", wrong)
-    runs = [few(seed=seed, epochs=1) for seed in (1, 2)]
-    assert train_together(runs, digits, store) == runs
-    assert "disagrees with the plain loop in the loss by " in said[0]
-
-
-def test_an_error_in_the_last_run_alone_is_found(few, digits, store, said, monkeypatch):
-    step_once = Together.step_once
-
-    def wrong(self, size):
-        gradient = step_once(self, size)
-        gradient[-1, : 4 * 27] *= 1.01  # conv1.weight
+        spoil(self, gradient, size)
         return gradient
 
     monkeypatch.setattr(Together, "step_once", wrong)
     runs = [few(seed=seed, epochs=1) for seed in (1, 2, 3)]
     assert train_together(runs, digits, store) == runs
-    assert re.search(r"in the gradient of conv1.weight by (8e-03|1e-02); training one run", said[0])
+    assert re.search(words, said[0])
 
 
 def test_captured_steps_that_differ_are_not_used(few, digits, store, stores, said, monkeypatch):

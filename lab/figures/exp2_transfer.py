@@ -23,12 +23,10 @@ def figures(summary: Summary) -> Figures:
     groups = [group for group in summary["groups"] if group not in finer]
     retrained = [group for group in groups if group["label"] in summary["candidates"]]
     return {
-        **sweep.figures(summary, retrained),
-        **sweep.each(summary, retrained, f"\n{SEEN}"),
+        **sweep.figures(summary, retrained, f"\n{SEEN}"),
         "test_accuracy": partial(results.results, summary, groups, f"{results.NOTE}\n{SEEN}"),
         **results.differences(summary, groups),
         "classes": partial(results.classes, summary, groups),
-        "comparison": partial(sweep.comparison, summary, retrained, note=f"\n{SEEN}"),
         "by_frozen_layers": partial(results.results, summary, frozen, NOTE, BY_FROZEN),
         **results.differences(summary, finer, BY_FROZEN),
         **sweep.each(summary, finer, f"\n{SEEN}"),

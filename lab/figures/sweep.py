@@ -11,14 +11,17 @@ from lab.figures import canvas, mistakes, results
 from lab.figures.canvas import AXIS_LABELS, PARTS, TRAINING_COLOUR, Figures, Group, Summary
 
 
-def figures(summary: Summary, groups: Sequence[Group] | None = None) -> Figures:
-    """What settings (all, or these) reach, how they differ, their curves, and the best model."""
+def figures(summary: Summary, groups: Sequence[Group] | None = None, note: str = "") -> Figures:
+    """What settings (all, or these) reach, how they differ, their curves, and the best model.
+
+    note stands below every figure of curves.
+    """
     groups = summary["groups"] if groups is None else groups
     return {
         "test_accuracy": partial(results.results, summary, groups),
         **results.differences(summary, groups),
-        "comparison": partial(comparison, summary, groups),
-        **each(summary, groups),
+        "comparison": partial(comparison, summary, groups, note=note),
+        **each(summary, groups, note),
         **mistakes.figures(summary),
     }
 
