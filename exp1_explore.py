@@ -74,10 +74,12 @@ def main(experiment: Experiment) -> None:
     suggested = suggested_range(records, RANGE_MARGIN)
     answer = "None: at every rate, half of the runs or more diverged."
     if suggested:
+        lowest, highest = suggested
+        inside = sum(lowest <= rate <= highest for rate in LEARNING_RATES)
         answer = (
-            f"{suggested[0]:.12g} to {suggested[1]:.12g}. The rates tried in this range have a "
-            f"mean validation accuracy within {100 * RANGE_MARGIN:g} percentage points of the "
-            "best's."
+            f"{lowest:.12g} to {highest:.12g}. Rates tried in this range: {inside} of "
+            f"{len(LEARNING_RATES)}. The mean validation accuracy of each is within "
+            f"{100 * RANGE_MARGIN:g} percentage points of the best's."
         )
     experiment.report(
         records, candidates=list(mostly_sound(records)), answer=answer, suggested_range=suggested

@@ -2,9 +2,8 @@
 
 BaselineNet is trained with two schedules, which set the learning rate at the start of every epoch.
 Both fall from 0.1 to about 0.0075: inverse time, 0.1 / (1 + 0.25 · epoch), where epochs are counted
-from 0, and step, which divides the rate by one factor every 10 epochs so that it ends where inverse
-time ends. Each is compared, seed by seed, with the best fixed rate of experiment 1.1. The runs at
-this rate are those of 1.1.
+from 0, and step, which divides the rate by the same number every 10 epochs. Each is compared, seed
+by seed, with the best fixed rate of experiment 1.1. The runs at this rate are those of 1.1.
 
     python exp1_scheduler.py            # 10 runs of 50 epochs, and those of 1.1 if missing
     python exp1_scheduler.py --quick    # a rehearsal without CIFAR-10, in under a minute

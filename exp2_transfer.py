@@ -45,20 +45,23 @@ def retrained(sources: Sequence[Run], frozen: Sequence[str], learning_rate: floa
     return [dataclasses.replace(source, start=source, **changes) for source in sources]
 
 
-def runs_from(sources: dict[str, list[Run]]) -> Groups:
-    """Each setting of 2.1 retrained with all convolutions frozen, the plain one with fewer, too.
+def label_of(frozen: int, learning_rate: float) -> str:
+    """The label of the model without dropout, with so many frozen convolutions at this rate."""
+    if (frozen, learning_rate) == (len(CONVOLUTIONS), LEARNING_RATE):
+        return f"retrained, {PLAIN}"
+    return f"frozen={frozen}, lr={learning_rate:.12g}"
 
-    That is from none to all frozen, at both rates, except all at the higher rate.
-    """
+
+def runs_from(sources: dict[str, list[Run]]) -> Groups:
+    """Each setting of 2.1 retrained with all convolutions frozen, then the plain one with fewer."""
     whole = {
         f"retrained, {label}": retrained(group, CONVOLUTIONS, LEARNING_RATE)
         for label, group in sources.items()
     }
     finer = {
-        f"frozen={frozen}, lr={rate:.12g}": retrained(sources[PLAIN], CONVOLUTIONS[:frozen], rate)
+        label_of(frozen, rate): retrained(sources[PLAIN], CONVOLUTIONS[:frozen], rate)
         for rate in (LEARNING_RATE, FINE_TUNING_LEARNING_RATE)
         for frozen in range(len(CONVOLUTIONS) + 1)
-        if (frozen, rate) != (len(CONVOLUTIONS), LEARNING_RATE)
     }
     return whole | finer
 
@@ -78,16 +81,10 @@ def runs() -> Groups:
     return runs_from({PLAIN: [run for run in whole[PLAIN] if run.seed in SEEDS]})
 
 
-def diverged(records: Sequence[Record]) -> list[int]:
-    """Those of our seeds of which a run of 2.1 diverged."""
-    lost = [record["seed"] for record in records if record["diverged_at_epoch"] is not None]
-    return [seed for seed in lost if seed in SEEDS]
-
-
 def sources(label: str, records: Sequence[Record]) -> list[Run]:
     """The runs of 2.1 to start from: those of this setting and our seeds that did not diverge."""
-    seeds = set(SEEDS) - set(diverged(records))
-    found = [run for run in exp2_dropout.runs()[label] if run.seed in seeds]
+    sound = {record["seed"] for record in records if record["diverged_at_epoch"] is None}
+    found = [run for run in exp2_dropout.runs()[label] if run.seed in sound.intersection(SEEDS)]
     if not found:
         raise UserError(f"SEEDS = {SEEDS}: all runs of {label} diverged: lower their learning rate")
     return found
@@ -98,39 +95,45 @@ def main(experiment: Experiment) -> None:
     fixed, whole = experiment.train(exp1_lr), experiment.train(exp2_dropout)
     best = best_label(fixed)
     dropped = best_label({label: group for label, group in whole.items() if label != PLAIN})
-    groups = runs_from({label: sources(label, whole[label]) for label in (PLAIN, dropped)})
-    lost = [(label, gone) for label in (PLAIN, dropped) if (gone := diverged(whole[label]))]
-    untouched, (from_plain, from_dropped, *finer) = f"untouched, {best}", groups
+    starts = {label: sources(label, whole[label]) for label in (PLAIN, dropped)}
+    groups = runs_from(starts)
+    untouched, (from_plain, from_dropped, *_) = f"untouched, {best}", groups
     shared = {untouched: fixed[best], PLAIN: whole[PLAIN], dropped: whole[dropped]}
     records = shared | experiment.train(groups)
-    slow = finer[-1]  # all frozen, at the lower rate
-    all_frozen = {LEARNING_RATE: from_plain, FINE_TUNING_LEARNING_RATE: slow}
     pairs = [(from_dropped, from_plain), (from_plain, PLAIN), (from_dropped, dropped)]
-    pairs += [(from_dropped, untouched), (dropped, PLAIN), (slow, from_plain)]
-    pairs += [(label, all_frozen[groups[label][0].learning_rate]) for label in finer]
-    fewer = finer[: len(CONVOLUTIONS)]
-    alike = dict(zip(finer[len(fewer) :], [*fewer, from_plain], strict=True))
-    first, *others = compare_all(records, pairs)
-    by_frozen = [pair for pair in others if pair["label"] in finer[:-1]]
+    pairs += [(from_dropped, untouched), (dropped, PLAIN)]
+    rates, frozen = (LEARNING_RATE, FINE_TUNING_LEARNING_RATE), range(len(CONVOLUTIONS) + 1)
+    fast, slow = ([label_of(n, rate) for n in frozen] for rate in rates)
+    pairs += [(slow[-1], from_plain)]
+    finer = [(label, labels[-1]) for labels in (fast, slow) for label in labels[:-1]]
+    compared = compare_all(records, pairs + finer)
+    by_frozen = [
+        f"At lr={rate:.12g}, freezing all ({named(label)}) is "
+        f"{beside_others(label, compared[len(pairs) :])}."
+        for rate, label in zip(rates, (fast[-1], slow[-1]), strict=True)
+    ]
     experiment.report(
         records,
         candidates=[from_plain, from_dropped],
-        comparisons=pairs,
+        comparisons=pairs + finer,
         answer=(
-            f"{in_a_sentence(first)} The first used dropout in both trainings, the second in "
+            f"{in_a_sentence(compared[0])} The first used dropout in both trainings, the second in "
             "neither. So a difference can come from the convolutions or from the retraining. "
-            f"{named(from_plain)} freezes all convolutions, “frozen=n” the first n. The former is "
-            f"{beside_others(from_plain, by_frozen)}. At the lower rate, {named(slow)} is "
-            f"{beside_others(slow, by_frozen)}."
+            f"Without dropout, all {len(CONVOLUTIONS)} convolutions are frozen, or only the first "
+            f"n (“frozen=n”). {' '.join(by_frozen)}"
         ),
         findings=[
             "The retrained and frozen models are validated on images that their sources were "
             "trained on. So their validation accuracy is too high and their gap too small: compare "
             "test accuracy only.",
-            *(f"{x} diverged from {seeds_in_words(s)}: no run starts from it." for x, s in lost),
+            *(
+                f"{label} diverged from {seeds_in_words(lost)}: no run starts from it."
+                for label, group in starts.items()
+                if (lost := sorted(set(SEEDS) - {run.seed for run in group}))
+            ),
         ],
         trainable_parameters=experiment.trainable_parameters(records),
-        twins={from_plain: PLAIN, from_dropped: dropped} | alike,
+        twins={from_plain: PLAIN, from_dropped: dropped} | dict(zip(slow, fast, strict=True)),
     )
 
 

@@ -10,12 +10,12 @@ trained for 50 epochs from seeds 1 to 5, and compared with BaselineNet at the sa
     python exp3_gradients.py --quick    # a rehearsal without CIFAR-10, in under a minute
 """
 
-from statistics import fmean
 from typing import Any
 
 import lab
-from lab import Experiment, Groups, Record, Records, gradients
-from lab.summary import compare_all, in_words
+from lab import Experiment, Groups
+from lab.gradient_sizes import MEANING, in_short, multiples, table
+from lab.summary import compare_all
 from lab.tables import in_a_sentence
 from train import Run
 
@@ -59,57 +59,18 @@ def runs() -> Groups:
     return watched_runs() | performance_runs()
 
 
-def sizes(group: list[Record], window: str) -> dict[str, float]:
-    """Mean |gradient| of every weight tensor in a window, over the seeds that did not diverge."""
-    seeds = [record["gradients"] for record in group if record["gradients"]]
-    names = seeds[0]["parameters"] if seeds else []
-    return {
-        name: fmean(seed[window]["mean"][at] for seed in seeds)
-        for at, name in enumerate(names)
-        if name.endswith("weight")
-    }
-
-
-def multiples(records: Records) -> dict[str, dict[str, float]]:
-    """Every weight tensor's mean |gradient| by network and window, divided by the first network's.
-
-    What is unknown, as runs diverged, or divided by zero, is left out.
-    """
-    found, (first, *others) = {}, watched_runs()
-    for label in others:
-        for window in ("first_steps", "first_epochs", "last_epochs"):
-            base, own = sizes(records[first], window), sizes(records[label], window)
-            words = f"{label.split(',')[0]}, {window.replace('_', f' {gradients.WINDOW} ')}"
-            found[words] = {n: own[n] / base[n] for n in base if base[n] and n in own}
-    return {words: by_name for words, by_name in found.items() if by_name}
-
-
 def main(experiment: Experiment) -> None:
     records = experiment.train(runs())
-    found, first = multiples(records), next(iter(watched_runs())).split(",")[0]
-    ends: dict[str, list[str]] = {}
-    for words, by_name in found.items():
-        network, window = words.split(", ")
-        times = f"{min(by_name.values()):.3g} to {max(by_name.values()):.3g}"
-        ends.setdefault(network, []).append(f"{times} in the {window}")
-    told = [
-        f"The mean |gradient| of {network}'s weights is, as a multiple of {first}'s and depending "
-        f"on the layer, {in_words(times)}."
-        for network, times in ends.items()
-    ]
-    means = "The gradients are means over the seeds that did not diverge. They were not tested."
-    pairs = [("BatchNormNet", "BaselineNet")]
-    rows = [
-        {"network": words} | {name.split(".")[0]: f"{x:.3g}" for name, x in by_name.items()}
-        for words, by_name in found.items()
-    ]
+    watched = {group[0].network: records[label] for label, group in watched_runs().items()}
+    pairs, found = [("BatchNormNet", "BaselineNet")], multiples(watched)
+    compared = map(in_a_sentence, compare_all(records, pairs))
     experiment.report(
         records,
         candidates=list(performance_runs()),
         comparisons=pairs,
-        answer=" ".join([*told, *map(in_a_sentence, compare_all(records, pairs))]),
-        findings=[means] if told else [],
-        tables={f"Mean |gradient| of the weights, divided by {first}'s": rows},
+        answer=" ".join([*map(in_short, found), *compared]),
+        findings=[MEANING] if found else [],
+        tables={"Mean |gradient| of the weights, divided by BaselineNet's": table(found)},
     )
 
 

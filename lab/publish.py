@@ -15,7 +15,7 @@ from lab import experiment
 from lab.checks import UserError
 from lab.constants import Constants, check_constants
 from lab.experiment import Experiment, Groups, Record, Records, forgive_stdout, runs_in
-from lab.page import how_sure, twice_trained
+from lab.page import elsewhere, how_sure, twice_trained
 from lab.provenance import HERE
 from lab.records import FINAL_RESULTS, run_of
 from lab.store import Store, label, write
@@ -117,10 +117,11 @@ def write_findings(readme: Path) -> None:
     root = experiment.PUBLISHED
     both = twice_trained(root)
     summaries = sorted(map(load_summary, root.glob("*/summary.json")), key=by_number)
-    glance = "![every setting of every experiment](results/published/at_a_glance.png)"
-    told = [f"**{s['title']}: {s['question']}** {headline(s)}" for s in summaries]
     parts = {
-        "findings": [glance, *told],
+        "findings": [
+            " ".join([f"**{s['title']}: {s['question']}**", headline(s), *elsewhere(s, both)])
+            for s in summaries
+        ],
         "how sure": ["\n".join(f"- {s}" for s in how_sure(summaries, both))],
     }
     text = readme.read_text(encoding="utf-8")

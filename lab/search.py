@@ -12,7 +12,7 @@ import numpy as np
 
 from lab.records import all_settings
 from lab.summary import Record, Records, common, final_accuracy, in_words, spread
-from lab.tables import interval, percent, signed
+from lab.tables import interval, percent
 
 Point = dict[str, float]
 
@@ -156,8 +156,9 @@ def leads(searches: dict[str, dict[str, Any]]) -> list[str]:
         if ahead:
             lead = spread(ahead)
             found.append(
-                f"The highest validation accuracy of a repeat, {one} minus {other} search, is "
-                f"{signed(lead['mean'])} points on average (95% interval {interval(lead)}; "
-                f"repeats: {len(ahead)})."
+                f"The best run of a {one} search has, on average, {100 * abs(lead['mean']):.2f} "
+                f"points {'more' if lead['mean'] > 0 else 'less'} validation accuracy than that of "
+                f"a {other} search (repeats: {len(ahead)}; 95% interval of the difference "
+                f"{interval(lead)})."
             )
     return found

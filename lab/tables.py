@@ -189,8 +189,8 @@ def conclusions(summary: dict[str, Any]) -> list[str]:
 
 
 def headline(summary: dict[str, Any]) -> str:
-    """The answer in short: the script's own, or else how the best setting compares."""
-    return summary.get("answer") or standing(summary)
+    """The answer in short: the script's own, or else how the best compares, and its gap."""
+    return summary.get("answer") or " ".join([standing(summary), *gaps(summary)])
 
 
 def standing(summary: dict[str, Any]) -> str:

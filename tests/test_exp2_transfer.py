@@ -129,9 +129,10 @@ def test_comparisons_are_those_that_the_study_asks_for(
     }
     judged = summary["comparisons"]
     assert summary["answer"].endswith(
-        "“retrained, dropout=0” freezes all convolutions, “frozen=n” the first n. The former is "
-        f"{beside_others('retrained, dropout=0', judged[6:9])}. At the lower rate, "
-        f"“frozen=3, lr=0.01” is {beside_others('frozen=3, lr=0.01', judged[9:])}."
+        "Without dropout, all 3 convolutions are frozen, or only the first n (“frozen=n”). At "
+        "lr=0.1, freezing all (“retrained, dropout=0”) is "
+        f"{beside_others('retrained, dropout=0', judged[6:9])}. At lr=0.01, freezing all "
+        f"(“frozen=3, lr=0.01”) is {beside_others('frozen=3, lr=0.01', judged[9:])}."
     )
     assert summary["groups"][3]["settings"]["start"]["split"] == "halves"
     assert "seed" not in summary["groups"][3]["settings"]["start"]

@@ -250,7 +250,8 @@ def test_a_second_machine_is_held_against_the_first_run_by_run(tmp_path, two_mac
         "Second machine: 4 of the runs on cpu (A) were trained on cpu (B), too. Left out of what "
         "follows: 1 that diverged and 1 that stayed near guessing. The training loss of the first "
         "epoch differs by up to 20%. The final test accuracy differs by up to 5.00 points, on "
-        "average by 4.00. Two seeds of a setting differ, on one machine, by 6.00 on average."
+        "average by 4.00. The first machine's is higher in 1 of 2 runs. Two seeds of a setting "
+        "differ by 10.00 on the first machine and by 2.00 on the second, on average."
     )
     path = next(tmp_path.glob("second_machine/runs/*seed=2*.json"))
     half = {"run": json.loads(path.read_text())["run"], "seed": 1}

@@ -182,8 +182,9 @@ def test_a_search_is_told_with_how_its_winner_flatters():
     ]
     assert leads(searches) == [
         # 62 − 50 and 60 − 64: mean 4, deviation 11.314, over √2 = 8, times Student's 12.7062
-        "The highest validation accuracy of a repeat, random minus grid search, is +4.00 points on "
-        "average (95% interval −97.65 to +105.65; repeats: 2).",
+        "The best run of a random search has, on average, 4.00 points more validation accuracy "
+        "than that of a grid search (repeats: 2; 95% interval of the difference −97.65 to "
+        "+105.65).",
     ]
 
 
@@ -205,6 +206,8 @@ def test_searches_are_compared_only_in_repeats_on_one_device():
         "The repeats were trained on cpu (A) and cpu (B). No difference mixes them."
     ]
     assert leads(searches) == [
-        "The highest validation accuracy of a repeat, random minus grid search, is +10.00 points "
-        "on average (95% interval –; repeats: 1).",
+        "The best run of a random search has, on average, 10.00 points more validation accuracy "
+        "than that of a grid search (repeats: 1; 95% interval of the difference –).",
     ]
+    worse = {"random": searches["grid"], "grid": searches["random"]}
+    assert "random search has, on average, 10.00 points less" in leads(worse)[0]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from lab.figures import canvas, sweep
 from lab.figures.canvas import COLOURS, FAINT, Figures, Summary
 
-POINTS = 20  # percentage points of accuracy that the shades tell apart, below the highest
+POINTS = 20  # percentage points of accuracy below the highest that shades and axes tell apart
 
 
 def figures(summary: Summary) -> Figures:
@@ -57,7 +57,9 @@ def search_map(summary: Summary) -> Figure:
 
 def best_by_budget(summary: Summary) -> Figure:
     """The best validation accuracy by the number of runs spent: every repeat and the mean."""
-    figure, (axes,) = canvas.blank(summary, "highest accuracy so far", summary["groups"], row=4)
+    words, groups = "highest accuracy so far", summary["groups"]
+    note = f"What is more than {POINTS} percentage points below the highest is cut off"
+    figure, (axes,) = canvas.blank(summary, words, groups, row=4, note=note)
     for (name, found), colour in zip(summary["search"].items(), COLOURS, strict=False):
         style = {"color": colour, "drawstyle": "steps-post", "linewidth": 2}
         for repeat in found["repeats"]:
@@ -68,4 +70,6 @@ def best_by_budget(summary: Summary) -> Figure:
     axes.set_xticks(canvas.epoch_ticks(len(found["best_so_far"]["mean"])))
     axes.set_xlabel("runs that the search has trained")
     axes.set_ylabel("highest validation accuracy so far (%)")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, high - POINTS), high)
     return figure
