@@ -14,7 +14,8 @@ from collections.abc import Callable
 import exp1_lr
 import lab
 from lab import Experiment, Groups, UserError
-from lab.summary import best_label
+from lab.summary import best_label, compare_all
+from lab.tables import beside_others, named
 
 EPOCHS = 50
 BATCH_SIZE = 64  # images; the last batch of an epoch is smaller
@@ -88,10 +89,13 @@ def main(experiment: Experiment) -> None:
     fixed = experiment.train(exp1_lr)
     best = best_label(fixed)
     trained = experiment.train(runs())
+    records, pairs = {best: fixed[best]} | trained, [(label, best) for label in trained]
+    told = beside_others(best, compare_all(records, pairs))
     schedules = trained_schedules() | other_schedules()
     experiment.report(
-        {best: fixed[best]} | trained,
-        comparisons=[(label, best) for label in trained],
+        records,
+        comparisons=pairs,
+        answer=f"On the test set, the best fixed rate, {named(best)}, is {told}.",
         schedules={label: by_epoch(schedule) for label, schedule in schedules.items()},
     )
 

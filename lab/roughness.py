@@ -44,12 +44,6 @@ def differences(ours: list[Record], theirs: list[Record]) -> list[float]:
     return [difference for seed, difference in found.items() if one[seed] == other[seed]]
 
 
-def is_smoother(found: dict[str, Any]) -> bool:
-    """Whether the whole 95% interval of a difference of roughness is below zero."""
-    difference = found["difference"]
-    return difference["ci95"] is not None and difference["mean"] + difference["ci95"] < 0
-
-
 def table(compared: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """Each setting with the short last batch and without it, as rows of a table for people."""
     return [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lab.records import all_settings
-from lab.summary import Record, Records, common, final_accuracy, in_words, spread
+from lab.summary import Record, Records, common, final_accuracy, spread
 from lab.tables import interval, percent
 
 Point = dict[str, float]
@@ -136,9 +136,6 @@ def search_in_words(
             f"too high. From fresh seeds the winner's mean is "
             f"{percent(final_accuracy(records[name]))}."
         )
-    devices = common(in_words(r["device"]) for one in searches.values() for r in one["repeats"])
-    if isinstance(devices, list):
-        found.append(f"The repeats were trained on {in_words(devices)}. No difference mixes them.")
     return found
 
 

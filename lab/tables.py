@@ -185,7 +185,7 @@ def conclusions(summary: dict[str, Any]) -> list[str]:
     """What an experiment says, its answer first; each in a few sentences."""
     stands = " ".join([standing(summary), *gaps(summary), *caveats(summary)])
     own = [answer] if (answer := summary.get("answer")) else []
-    return [*own, stands, *summary["findings"], *other_differences(summary)]
+    return [*own, stands, *summary["findings"]]
 
 
 def headline(summary: dict[str, Any]) -> str:
@@ -242,29 +242,6 @@ def gaps(summary: dict[str, Any]) -> list[str]:
     words = [f"{end}: {named(label)}, {plus_minus(known[label], None)}" for end, label in ends]
     span = f" ({'; '.join(words)})" if len(known) > 1 else ""
     return [f"Its mean generalisation gap is {plus_minus(known[best], None)} points{span}."]
-
-
-def other_differences(summary: dict[str, Any]) -> list[str]:
-    """The comparisons in which the best has no part: what is better, how many say nothing."""
-    better: dict[str, list[str]] = {}  # the worse settings, by the one that is better
-    rest: dict[str, list[str]] = {}  # who diverged in the other comparisons, by what they say
-    for pair in summary["comparisons"]:
-        one, other = pair["label"], pair["minus"]
-        is_it = relation(pair, one)
-        if summary["best"] in (one, other):
-            continue
-        if is_it in ("better", "worse"):
-            first, second = (one, other) if is_it == "better" else (other, one)
-            better.setdefault(first, []).append(named(second) + margin(pair))
-        else:
-            lost = f"{named(one)} minus {named(other)} {left_out(pair)}"
-            rest.setdefault(is_it, []).append(lost if pair["left_out"] else "")
-    found = [f"{named(first)} is better than {in_words(them)}." for first, them in better.items()]
-    for is_it, lost in rest.items():
-        notes = "; ".join(filter(None, lost))
-        count = "1 other comparison is" if len(lost) == 1 else f"{len(lost)} other comparisons are"
-        found.append(f"{count} {is_it}{f' ({notes})' if notes else ''}.")
-    return [f"On the test set: {' '.join(found)}"] if found and summary["best"] else []
 
 
 def relation(pair: dict[str, Any], label: str) -> str:

@@ -13,6 +13,7 @@ import exp1_lr
 import exp1_scheduler
 from exp1_scheduler import inverse_time, other_schedules, step_decay
 from lab import experiment, figures
+from lab.tables import beside_others
 from train import Run
 
 
@@ -84,6 +85,8 @@ def test_each_schedule_is_compared_with_the_best_fixed_rate(
     assert summary["groups"][0]["runs"] == theirs["runs"]
     pairs = [(pair["label"], pair["minus"]) for pair in summary["comparisons"]]
     assert pairs == [("inverse time", best), ("step", best)]
+    told = beside_others(best, summary["comparisons"])
+    assert summary["answer"] == f"On the test set, the best fixed rate, {best}, is {told}."
     rates = summary["schedules"]
     assert list(rates) == ["inverse time", "step", *other_schedules()]
     for label, group in exp1_scheduler.runs().items():

@@ -3,7 +3,7 @@
 import pytest
 from test_summary import ENVIRONMENT, record
 
-from lab.roughness import compare_roughness, is_smoother, roughness
+from lab.roughness import compare_roughness, roughness
 
 
 def test_roughness_by_hand():
@@ -43,20 +43,3 @@ def test_no_difference_of_roughness_mixes_devices():
     groups["b"][2]["environment"] = ENVIRONMENT | {"device": "another"}
     (found,) = compare_roughness(groups, [("a", "b")])
     assert found["difference"]["mean"] == pytest.approx(-0.11)  # without seed 3
-
-
-def test_a_setting_is_smoother_where_the_whole_interval_is_below_zero():
-    before = rough([0.31, 0.32, 0.33, 0.34])
-    records = {
-        "before": before,
-        "calm": rough([0.10, 0.12, 0.11, 0.13]),  # all about 0.21 lower
-        "unsure": rough([0.30, 0.02, 0.33, 0.34]),  # lower on average
-        "rougher": rough([0.41, 0.42, 0.43, 0.45]),
-        "one seed": rough([0.01]),
-        "lost": rough([None]),
-    }
-    pairs = [(label, "before") for label in records if label != "before"]
-    found = {pair["label"]: is_smoother(pair) for pair in compare_roughness(records, pairs)}
-    assert found == {
-        **{"calm": True, "unsure": False, "rougher": False, "one seed": False, "lost": False}
-    }

@@ -275,15 +275,10 @@ def test_the_answer_names_the_best_with_its_numbers_and_verdicts():
         "accuracy is 72.33% (95% interval ± 5.17). Paired by seed, it is better than “d, e” (by "
         "10.00 points), and worse than “b” (by 1.02 points). Its mean generalisation gap is 23.33 "
         "points (lowest: “c”, 9.50; highest: “a”, 23.33).",
-        "On the test set: 2 other comparisons are within noise (“c” minus “b” without seed 3, "
-        "which diverged; “c” minus “d, e” without seed 3, which diverged).",
     )
-    pairs = [("b", "d, e"), ("a", "d, e"), ("d, e", "a"), ("a", "b")]
-    assert told(groups, candidates=["c"], comparisons=pairs) == (
+    assert told(groups, candidates=["c"], comparisons=[("b", "d, e")]) == (
         "“c” is the only candidate. Its mean test accuracy is 72.50% (95% interval ± 31.77). Its "
         "mean generalisation gap is 9.50 points.",
-        "On the test set: “b” is better than “d, e” (by 11.02 points) and “a” (by 1.02 points). "
-        "“a” is better than “d, e” (by 10.00 points) and “d, e” (by 10.00 points).",
     )
     five = groups | {"f": groups["c"]}
     four = summary_of(five, candidates=["a", "b", "c", "d, e"])
