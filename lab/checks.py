@@ -116,15 +116,22 @@ def check_data(name: str, dataset: Dataset) -> None:
                 f"dataset = {name!r}: {part}images must be a torch.uint8 tensor of shape "
                 "(n, height, width, channels)"
             )
+        if not len(images) or images.shape[1:] != dataset.images.shape[1:]:
+            raise UserError(f"dataset = {name!r}: there must be {part}images, all of one shape")
         classes = len(dataset.class_names)
-        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            raise UserError(f"dataset = {name!r}: {part}labels must be int64, one for each image")
-        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+            raise UserError(f"dataset = {name!r}: {part}labels must be a torch.int64 tensor")
+        if labels.shape != images.shape[:1]:
+            raise UserError(f"dataset = {name!r}: {part}labels must be one for each image")
+        if not 0 <= labels.min() <= labels.max() < classes:
             raise UserError(f"dataset = {name!r}: {part}labels must be from 0 to {classes - 1}")
 
 
-def check_fit(run: Run, dataset: Dataset) -> None:
-    """Raise UserError where a run's network, layers or batches do not fit or cannot be trained."""
+def check_fit(run: Run, dataset: Dataset, of_start: Dataset | None = None) -> None:
+    """Raise UserError where a run's network, layers or batches do not fit or cannot be trained.
+
+    of_start is the data set of the run that it starts from, where that is another one.
+    """
     classes, kind = len(dataset.class_names), networks()[run.network]
     if classes != 10 and "classes" not in takes(kind):
         raise UserError(
@@ -132,7 +139,7 @@ def check_fit(run: Run, dataset: Dataset) -> None:
         )
     try:
         network = build(dataclasses.replace(run, frozen=()), classes)
-    except RuntimeError as error:  # as memory does not suffice
+    except Exception as error:  # of a network of the user's own: any
         raise UserError(f"{run.network} cannot be built: {first_line(error)}") from None
     layers = [name for name, _ in network.named_modules() if name]
     for layer in (*run.reinitialised, *run.frozen):
@@ -142,13 +149,15 @@ def check_fit(run: Run, dataset: Dataset) -> None:
     for layer in run.frozen:
         network.get_submodule(layer).requires_grad_(False)
     if run.start:
-        source = build(dataclasses.replace(run.start, frozen=()), classes)
+        start_classes = len((of_start or dataset).class_names)
+        source = build(dataclasses.replace(run.start, frozen=()), start_classes)
         try:
             network.load_state_dict(source.state_dict())
         except RuntimeError:
             raise UserError(
-                f"start is a run of {run.start.network} of width {run.start.width}: its layers are "
-                f"not those of {run.network} of width {run.width}"
+                f"start is a run of {run.start.network} of width {run.start.width} with "
+                f"{start_classes} classes: its layers are not those of {run.network} of width "
+                f"{run.width} with {classes}"
             ) from None
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"frozen = {run.frozen}: leaves {run.network} nothing to train")
@@ -172,18 +181,28 @@ def check_fit(run: Run, dataset: Dataset) -> None:
     height, width, channels = dataset.images.shape[1:]
     if run.augmentation and (height, width) != (32, 32):
         raise UserError(f"augmentation = {run.augmentation!r}: is only for images of 32 × 32")
+    known = layers_of(network)
     check_logits(run, network, torch.zeros(2, channels, height, width), classes)
+    if layers_of(network) != known:  # these were not there when the optimizer was made
+        raise UserError(f"{run.network} makes layers in forward: make them in its constructor")
+
+
+def layers_of(network: nn.Module) -> list[tuple[str, bool]]:
+    """The names of a network's tensors, each with whether it waits for images to have a shape."""
+    return [(name, nn.parameter.is_lazy(value)) for name, value in network.state_dict().items()]
 
 
 def check_logits(run: Run, network: nn.Module, images: Tensor, classes: int) -> None:
     """Raise UserError where a network does not make logits (2, classes) of two images."""
-    inputs = [images]
+    inputs = [(images,)]  # an evaluation gives no noise
     if "noise" in takes(network.forward):
-        inputs.append(torch.zeros(2, network.noise_features))
+        inputs.append((images, torch.zeros(2, network.noise_features)))
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            found = tuple(network.eval()(*inputs).shape)
+            shapes = [tuple(network.eval()(*given).shape) for given in inputs]
     except Exception as error:  # of a network of the user's own: any
         raise UserError(f"{run.network} fails on images: {first_line(error)}") from None
-    if found != (2, classes):
-        raise UserError(f"{run.network} must make logits (2, {classes}) of two images, not {found}")
+    for found in shapes:
+        if found != (2, classes):
+            words = f"must make logits (2, {classes}) of two images, not {found}"
+            raise UserError(f"{run.network} {words}")

@@ -260,10 +260,19 @@ def prove(together: Together) -> None:
         raise Refused(ALONE, f"a step of {count} {name} at once takes {times}")
 
 
+def compared_rows(together: Together) -> list[int]:
+    """The rows that are held against plain networks: the first of each dropout rate, and the last.
+
+    A network that keeps the rate as a number, not as a tensor, would use the first run's for all.
+    """
+    rates = [run.dropout_rate for run in together.runs]
+    return sorted({*map(rates.index, rates), len(rates) - 1})
+
+
 def evaluated_otherwise(together: Together, images: Tensor) -> str | None:
-    """By how much the logits of the first and last run differ from the plain network's."""
+    """By how much the logits of some runs differ from the plain network's."""
     logits = together.evaluate(images)
-    for row in (0, len(together.runs) - 1):
+    for row in compared_rows(together):
         right = evaluate(together.trainings[row].network, images)
         error = ((logits[row] - right).norm() / right.norm().clamp(min=0.01)).item()
         if right.isfinite().all() and not error <= LOSS_TOLERANCE:
@@ -272,12 +281,12 @@ def evaluated_otherwise(together: Together, images: Tensor) -> str | None:
 
 
 def disagreement(together: Together, size: int, start: int) -> str | None:
-    """In what, and by how much, a step of the first and last run differs from the plain network's.
+    """In what, and by how much, a step of some runs differs from the plain network's.
 
     The batch is that of `size` images from place `start` of the epoch.
     """
     together.position.fill_(start)
-    rows = (0, len(together.runs) - 1)
+    rows = compared_rows(together)
     plain = [together.plain_step(row, size) for row in rows]
     sums = together.loss_sums.clone()
     stacked = together.named(together.step_once(size))

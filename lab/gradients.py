@@ -58,8 +58,14 @@ class GradientStatistics:
         inside = {"first_steps": step < WINDOW, "last_steps": step >= self.steps - WINDOW}
         return [name for name in inside if inside[name]]
 
-    def watch(self, step: int, gradients: Sequence[Tensor]) -> None:
-        """Take a step's gradients, one tensor for each parameter; steps are counted from 0."""
+    def watch(self, step: int, gradients: Sequence[Tensor | None]) -> None:
+        """Take a step's gradients, one tensor for each parameter; steps are counted from 0.
+
+        None stands for zeros: the loss did not use that parameter.
+        """
+        zeros = [total[0] for total in self.windows["first_steps"]]
+        pairs = zip(gradients, zeros, strict=True)
+        gradients = [torch.zeros_like(zero) if g is None else g for g, zero in pairs]
         self.epoch_sums += moments([gradient[None] for gradient in gradients])[:, 0]
         self.observe(step, gradients)
 

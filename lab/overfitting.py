@@ -121,4 +121,5 @@ def overfitting(records: Records) -> str:
         known = [one for run in group if (one := overfits_after(run["val_loss"]))]
         seeds = f" (single seeds: {min(known)} to {max(known)})" if epoch and known else ""
         found.append(f"{f'epoch {epoch}' if epoch else 'the last epoch'} for {named(label)}{seeds}")
-    return f"Mean validation loss is lowest after {in_words(found)}."
+    after = in_words(found) if found else "an unknown epoch, as all runs diverged"
+    return f"Mean validation loss is lowest after {after}."

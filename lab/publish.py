@@ -42,7 +42,12 @@ class Publication(Experiment):
         runs = set(runs_in(groups))
         if any(run.dataset == "digits" for run in runs):
             raise UserError(f"{self.script}: a rehearsal is not published")
-        differ = []
+        stores, differ = (self.own, self.store), []
+        if missing := [r for r in runs if not any(store.is_finished(r) for store in stores)]:
+            raise UserError(
+                f"{self.script}: {len(missing)} of {len(runs)} runs are not finished, so it is not "
+                f"published: run python {self.script} first"
+            )
         for run in runs:
             mine, theirs = self.own.find_record(run), self.store.load_record(run)
             if mine and not theirs:
@@ -54,11 +59,6 @@ class Publication(Experiment):
                 f"{len(differ)} runs have other results in {self.own.root} than the published "
                 f"ones, which stay. To publish yours, first move those out of {self.store.runs}: "
                 f"{', '.join(differ)}"
-            )
-        if missing := [run for run in runs if not self.store.load_record(run)]:
-            raise UserError(
-                f"{self.script}: {len(missing)} of {len(runs)} runs are not finished, so nothing "
-                f"is published: run python {self.script} first"
             )
         return {
             label: [self.store.load_record(run) for run in group] for label, group in groups.items()

@@ -190,9 +190,10 @@ def check(runs: Sequence[Run]) -> None:
     """Raise UserError where data are missing, or where a run does not fit them."""
     # one run of each kind is enough
     kinds = {dataclasses.replace(run, seed=0, learning_rate=1.0, momentum=0.0) for run in runs}
-    found = {name: load_data(name) for name in {run.dataset for run in kinds}}
+    names = {run.dataset for kind in kinds for run in (kind, kind.start) if run}
+    found = {name: load_data(name) for name in names}
     for run in kinds:
-        check_fit(run, found[run.dataset])
+        check_fit(run, found[run.dataset], run.start and found[run.start.dataset])
 
 
 def train_once(todo: Sequence[Run], store: Store, devices: list[str], weights: bool) -> None:

@@ -89,8 +89,8 @@ def load_network(name: str) -> nn.Module:
     try:
         state = parse_weights(weights.read_bytes(), record.get("weights_sha256"))
     except (OSError, ValueError):
-        line = f"{shown(weights)} is not there, or damaged: run its script again"
-        raise UserError(line) from None
+        remedy = "run its script" if published else f"move {path.name} away and run its script"
+        raise UserError(f"{shown(weights)} is not there, or damaged: {remedy}") from None
     try:
         network = build(run_of(record["run"]), classes=len(record["confusion_matrix"]))
         network.load_state_dict(state)

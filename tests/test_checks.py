@@ -75,15 +75,47 @@ class DrawingNet(MyNet):
 class NoisyNet(MyNet):
     """A network that takes noise and does not say how much."""
 
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        return super().forward(images)
+
+
+class EverNoisyNet(MyNet):
+    """A network that needs noise in evaluation, too."""
+
+    noise_features = 3
+
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
         return super().forward(images)
+
+
+class GrowingNet(MyNet):
+    """A network that makes a layer when it sees the first images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.out = nn.Linear(10, 10)
+        return self.out(super().forward(images))
+
+
+class LazyNet(MyNet):
+    """A network with a layer that has no shape before it sees images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.LazyLinear(10)
+
+
+class DemandingNet(MyNet):
+    """A network with a parameter that no run gives."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
 
 
 @pytest.fixture
 def own_networks(add_to) -> None:
     """As if the user had added these classes to models.py."""
     kinds = (MyNet, HiddenNorm, WideNet, TallNet, WrongNet, BrokenNet, DrawingNet, NoisyNet)
-    for kind in kinds:
+    for kind in (*kinds, EverNoisyNet, GrowingNet, LazyNet, DemandingNet):
         add_to(models, kind)
 
 
@@ -200,6 +232,20 @@ def test_a_start_from_a_network_of_other_layers_is_refused(a_run, digits):
             check_fit(a_run(start=start), digits)
 
 
+def test_a_start_on_data_of_other_classes_is_refused_before_it_is_trained(
+    a_run, digits, monkeypatch
+):
+    def letters(folder: Path) -> Dataset:
+        return dataclasses.replace(digits, class_names=tuple("abcdefghijkl"))
+
+    kinds = {**data_sets(), "letters": letters}
+    monkeypatch.setattr("lab.sweep.data_sets", lambda: kinds)
+    start = dataclasses.replace(a_run(), dataset="letters")
+    run = a_run(start=start, reinitialised=("fc1", "fc2"), dataset="digits")
+    with pytest.raises(UserError, match=r" with 12 classes: its layers are not .* with 10$"):
+        lab.sweep.check([run])
+
+
 @pytest.mark.parametrize("network", ["BatchNormNet", "HiddenNorm"])
 def test_a_last_batch_of_one_image_is_refused_for_batch_normalisation(
     network, a_run, digits, own_networks
@@ -261,9 +307,24 @@ def test_a_network_must_make_logits_of_images(a_run, digits, own_networks):
         check_fit(a_run(network="BrokenNet"), digits)
     with pytest.raises(UserError, match=r"^WideNet must make logits \(2, 10\) of two images, not "):
         check_fit(a_run(network="WideNet"), digits)
+    with pytest.raises(UserError, match=r"^EverNoisyNet fails on images: .* argument: 'noise'$"):
+        check_fit(a_run(network="EverNoisyNet"), digits)
     with pytest.raises(UserError, match=r"^WrongNet fails on images: mat1 and mat2 shapes cannot"):
         check_fit(a_run(network="WrongNet"), digits)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("network", ["GrowingNet", "LazyNet"])
+def test_a_layer_that_the_optimizer_would_not_know_is_refused(network, a_run, digits, own_networks):
+    with pytest.raises(
+        UserError, match=f"^{network} makes layers in forward: make them in its con"
+    ):
+        check_fit(a_run(network=network), digits)
+
+
+def test_a_constructor_that_fails_is_one_line(a_run, digits, own_networks):
+    with pytest.raises(UserError, match=r"^DemandingNet cannot be built: .*argument: 'depth'$"):
+        check_fit(a_run(network="DemandingNet"), digits)
 
 
 def test_a_network_too_large_for_the_memory_is_one_line(a_run, digits):
@@ -278,8 +339,11 @@ def test_a_data_set_must_be_what_the_training_loop_takes(digits, add_to):
         ({"images": digits.images.float()}, "images must be a torch.uint8 tensor of shape"),
         ({"images": digits.images.numpy()}, "images must be a torch.uint8 tensor of shape"),
         ({"test_images": digits.test_images[..., 0]}, "test_images must be a torch.uint8 tensor"),
-        ({"labels": digits.labels.int()}, "labels must be int64, one for each image"),
-        ({"test_labels": digits.test_labels[1:]}, "test_labels must be int64, one for each image"),
+        ({"test_images": digits.test_images[:0]}, "there must be test_images, all of one shape"),
+        ({"test_images": digits.test_images[:, 1:]}, "there must be test_images, all of one shape"),
+        ({"labels": digits.labels.int()}, "labels must be a torch.int64 tensor"),
+        ({"test_labels": digits.test_labels.tolist()}, "test_labels must be a torch.int64 tensor"),
+        ({"test_labels": digits.test_labels[1:]}, "test_labels must be one for each image"),
         ({"labels": digits.labels + 1}, "labels must be from 0 to 9"),
         ({"test_labels": digits.test_labels - 1}, "test_labels must be from 0 to 9"),
     ):

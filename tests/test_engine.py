@@ -887,6 +887,20 @@ class OfItsBatch(Small):
         return self.norm(self.conv(images))
 
 
+class RateAsNumber(Small):
+    """It keeps the dropout rate as a number, which only the first of several runs would use."""
+
+    noise_features = 4 * 16
+
+    def __init__(self, dropout_rate: float = 0.0) -> None:
+        super().__init__()
+        self.rate = dropout_rate
+
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        x = F.adaptive_avg_pool2d(F.relu(self.features(images)), 4).flatten(1)
+        return self.fc(x if noise is None else x * (noise >= self.rate) / (1 - self.rate))
+
+
 class Branching(Small):
     def features(self, images: Tensor) -> Tensor:
         features = self.conv(images)
@@ -908,6 +922,16 @@ def test_a_network_that_cannot_be_stacked_trains_alone(
     train_alone(runs, digits, stores[0])
     for run in runs:
         assert store.load_record(run)["val_loss"] == stores[0].load_record(run)["val_loss"]
+
+
+def test_a_dropout_rate_that_is_no_tensor_trains_alone(few, digits, store, said, add_to):
+    """It is told although the first and the last run have the same rate."""
+    add_to(models, RateAsNumber)
+    runs = [few(network="RateAsNumber", seed=n, dropout_rate=r) for n, r in ((1, 0), (2, 0.8))]
+    runs.append(few(network="RateAsNumber", seed=3))
+    assert train_together(runs, digits, store) == runs
+    (line,) = said
+    assert "the engine disagrees with the plain loop in " in line
 
 
 class Usual(nn.Module):

@@ -212,9 +212,9 @@ def test_a_setting_has_one_colour_in_every_figure(summary):
 
 def test_more_settings_than_colours_are_told_apart():
     settings = {"start": None, "drop_last": False}
-    groups = [{"label": f"setting {i}", "settings": settings} for i in range(23)]
+    groups = [{"label": f"setting {i}", "settings": settings} for i in range(60)]
     styles = list(canvas.styles({"groups": groups}).values())
-    assert len(set(map(str, styles))) == 23
+    assert len(set(map(str, styles))) == 60
     assert [style["linestyle"] for style in styles][6:8] == ["-", "--"]
     assert (styles[7]["color"], styles[7]["marker"]) == (styles[0]["color"], styles[0]["marker"])
 
@@ -586,6 +586,20 @@ def test_the_best_model_is_shown_by_class(summary):
     assert [patch.get_width() for patch in classes.patches] == pytest.approx([75, 75])
 
 
+def test_of_many_classes_only_the_lowest_and_the_highest_are_named(summary):
+    """100 classes, of which the first has no image right, the second 1, and so on."""
+    run = next(g for g in summary["groups"] if g["label"] == "lr=0.01")["runs"][2]
+    run["confusion_matrix"] = np.diag(np.arange(100)) + np.diag(100 - np.arange(100))[:, ::-1]
+    run["confusion_matrix"] = run["confusion_matrix"].tolist()
+    run["report"] = {f"class {n}": {} for n in range(100)}
+    matrix, classes = draw(summary, "best_model").axes[:2]
+    assert not matrix.texts
+    assert not any("class" in label.get_text() for label in matrix.get_yticklabels())
+    lowest, highest = range(10), range(90, 100)
+    assert row_names(classes) == [f"class {n}" for n in (*lowest, *highest)]
+    assert classes.get_xlabel() == "accuracy by class (%), lowest and highest"
+
+
 @pytest.fixture
 def mistaken(summary) -> Summary:
     """The best run has three mistakes, on digits."""
@@ -614,6 +628,11 @@ def test_mistakes_show_the_images_and_what_tells_them_apart(mistaken):
 def test_mistakes_need_the_data(mistaken, monkeypatch, tmp_path):
     mistaken["groups"][4]["settings"]["dataset"] = "cifar10"
     monkeypatch.setenv("CIFAR10_DIR", str(tmp_path))
+    assert draw(mistaken, "mistakes") is None
+
+
+def test_mistakes_on_images_that_are_no_pictures_are_not_drawn(mistaken, monkeypatch):
+    monkeypatch.setattr(mistakes, "test_images", lambda name: np.zeros((9, 32, 32, 5)))
     assert draw(mistaken, "mistakes") is None
 
 

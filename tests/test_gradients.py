@@ -109,6 +109,13 @@ def test_only_trainable_parameters_are_watched(a_run, digits, store):
     assert len(found["history"]["mean"][0]) == 8
 
 
+def test_a_parameter_that_the_loss_does_not_use_has_zeros():
+    statistics = gradients.GradientStatistics(torch.nn.Linear(3, 1), 1, 1)
+    statistics.watch(0, [torch.tensor([[1.0, -2.0, 3.0]]), None])
+    statistics.end_epoch()
+    assert statistics.summary()["first_steps"]["mean"] == [2.0, 0.0]
+
+
 def test_statistics_go_on_from_a_checkpoint(a_run, digits, store, tmp_path, monkeypatch):
     """A window of epochs or steps that an interruption cuts is the same as one without it."""
     monkeypatch.setattr(lab.records, "CHECKPOINT_SECONDS", 0.0)

@@ -150,3 +150,5 @@ def test_a_sentence_says_when_overfitting_begins(records):
         "Mean validation loss is lowest after epoch 2 for “baseline” (single seeds: 2 to 2) and "
         "the last epoch for “augmentation”."
     )
+    unknown = "Mean validation loss is lowest after an unknown epoch, as all runs diverged."
+    assert overfitting(lost) == unknown

@@ -170,7 +170,7 @@ def test_findings_in_readme_are_replaced_and_the_rest_is_kept(
         "**1.1 learning rates: How does the learning rate change training and generalisation?**"
     )
     summary = lab.summary.load_summary(published / "exp1_lr" / "summary.json")
-    assert f"{question} {lab.tables.standing(summary)}\n" in text
+    assert f"{question} {lab.tables.headline(summary)}\n" in text
     do_publish()
     assert readme.read_text() == text
 
@@ -186,6 +186,7 @@ def test_gap_is_refused_and_nothing_is_reported(
     assert "run python exp1_lr.py first" in line
     assert not (published / "exp1_lr").exists()
     assert not (published / "README.md").exists()
+    assert not list(published.glob("runs/*"))  # they could hide newer ones later
     assert (published.parent / "README.md").read_text() == README
 
 

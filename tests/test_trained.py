@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -160,7 +161,8 @@ def test_weights_that_are_not_those_of_the_record_are_refused(trouble: str, reco
         shutil.copy(next(record.parent.glob("*lr=0.1_seed=2*.pt")), path)
     else:
         path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"\.pt is not there, or damaged: run its script again"):
+    remedy = f"move {re.escape(record.name)} away and run its script$"
+    with pytest.raises(UserError, match=rf"\.pt is not there, or damaged: {remedy}"):
         lab.load_network(ONE)
 
 

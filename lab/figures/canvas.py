@@ -124,6 +124,7 @@ def styles(summary: Summary) -> dict[str, Style]:
         for colour, marker in zip(COLOURS, MARKERS, strict=True)
     ]
     looks += [{**look, **OPEN, "linestyle": line} for line in LINES[1:] for look in looks]
+    looks += [{**look, "marker": marker} for marker in MARKERS for look in looks]
     found: dict[str, Style] = {}
     for group in summary["groups"]:
         twin = found.get(summary.get("twins", {}).get(group["label"]))

@@ -10,6 +10,8 @@ from lab.figures import canvas
 from lab.figures.canvas import Figures, Group, Summary
 from lab.figures.results import class_names
 
+MOST_NAMED = 20  # classes
+
 
 def figures(summary: Summary) -> Figures:
     """What the best model gets right and wrong: nothing where every run diverged.
@@ -32,22 +34,26 @@ def by_class(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
     shares = [[100 * n / max(1, sum(row)) for n in row] for row in run["confusion_matrix"]]
     image = matrix.imshow(shares, cmap="cividis", vmin=0, vmax=100)
     style = {"ha": "center", "va": "center", "fontsize": canvas.SMALL}
-    for true, row in enumerate(shares):
-        for predicted, share in enumerate(row):
-            colour = "black" if share > 50 else "white"
-            matrix.text(predicted, true, f"{share:.0f}", color=colour, **style)
     matrix.grid(False)
-    matrix.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
-    matrix.set_yticks(range(len(names)), names)
     matrix.set(xlabel="predicted class", ylabel="true class")
-    figure.colorbar(image, ax=matrix, label="images of the true class (%)", shrink=0.8)
     recalls = sorted((shares[at][at], name) for at, name in enumerate(names))
+    if len(names) > MOST_NAMED:  # the names and numbers of more would be a smear
+        recalls = recalls[: MOST_NAMED // 2] + recalls[-MOST_NAMED // 2 :]
+    else:
+        matrix.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
+        matrix.set_yticks(range(len(names)), names)
+        for true, row in enumerate(shares):
+            for predicted, share in enumerate(row):
+                colour = "black" if share > 50 else "white"
+                matrix.text(predicted, true, f"{share:.0f}", color=colour, **style)
+    figure.colorbar(image, ax=matrix, label="images of the true class (%)", shrink=0.8)
     colour = canvas.styles(summary)[group["label"]]["color"]
     drawn = bars.barh(
         [name for _, name in recalls], [recall for recall, _ in recalls], color=colour
     )
     bars.bar_label(drawn, fmt="%.0f", padding=3)
-    bars.set(xlabel="accuracy by class (%)", xlim=(0, 108), xticks=range(0, 101, 20))
+    ends = "" if len(recalls) == len(names) else ", lowest and highest"
+    bars.set(xlabel=f"accuracy by class (%){ends}", xlim=(0, 108), xticks=range(0, 101, 20))
     return figure
 
 
@@ -57,7 +63,7 @@ def mistakes(summary: Summary, group: Group, run: dict[str, Any]) -> Figure | No
     Beside each stands one minus the probability of the predicted class.
     """
     shown, images = run["most_confident_mistakes"], test_images(group["settings"]["dataset"])
-    if images is None or not shown:
+    if images is None or images.shape[-1] not in (1, 3) or not shown:
         return None
     words = f"{group['label']}, seed {run['seed']}, most confident mistakes on the test set"
     note = "In brackets: one minus the probability of the predicted class"
