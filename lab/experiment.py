@@ -202,7 +202,8 @@ def run(
                 "with --fresh, stop it with Ctrl-C, and then use torchrun without --fresh"
             )
         constants = check_constants(path.name, script)
-        provenance.sources()  # read once: an edit during a sweep is noticed
+        for name in provenance.SOURCES:
+            provenance.text_of(name)  # read once: an edit during a sweep is noticed
         if options.quick:
             print("REHEARSAL on handwritten digits: everything runs, nothing is a finding")
             for name, most in (quick or {}).items():

@@ -25,30 +25,26 @@ NAMELESS = ""  # stands for the name of a statement that defines none, such as a
 Statements = dict[str, list[tuple[str, frozenset[str]]]]
 
 
-def read_sources() -> dict[str, str]:
-    """The text of every file that decides numbers, as it is now.
+@functools.cache
+def text_of(name: str) -> str | None:
+    """A file of this folder, as this process first read it; None where there is none."""
+    path = HERE / name
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
-    That is SOURCES, and what train.py, data.py and models.py import of this folder beyond them.
+
+def imported(name: str, used: Set[str] | None = None) -> Iterator[str]:
+    """The files that one file may import from this folder, whether they exist or not.
+
+    Where used is given, only imports that bind one of these names count.
     """
-    texts = {name: (HERE / name).read_text(encoding="utf-8") for name in SOURCES}
-    waiting = list(SOURCES[:3])
-    while waiting:
-        source = waiting.pop()
-        for name in imported(source, texts[source]):
-            if name not in texts and (HERE / name).is_file():
-                texts[name] = (HERE / name).read_text(encoding="utf-8")
-                waiting.append(name)
-    return texts
-
-
-def imported(name: str, text: str) -> Iterator[str]:
-    """The files that a source file may import from this folder, whether they exist or not."""
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(ast.parse(text_of(name))):
         if isinstance(node, ast.Import | ast.ImportFrom):
             level = getattr(node, "level", 0)  # of a relative import: 1 is its own package
             package = PurePath(name).parts[:-level] if level else ()
             for alias in node.names:
-                yield from files_of([*package, getattr(node, "module", None) or "", alias.name])
+                bound = alias.asname or alias.name.split(".")[0]
+                if used is None or bound == "*" or bound in used:
+                    yield from files_of([*package, getattr(node, "module", None) or "", alias.name])
 
 
 def files_of(names: Iterable[str]) -> Iterator[str]:
@@ -57,9 +53,6 @@ def files_of(names: Iterable[str]) -> Iterator[str]:
     for name in filter(None, ".".join(names).split(".")):
         path = f"{path}/{name}" if path else name
         yield from (f"{path}.py", f"{path}/__init__.py")
-
-
-sources = functools.cache(read_sources)  # as this process first read them
 
 
 def fingerprints(runs: Iterable[Run], device: str) -> set[str]:
@@ -87,7 +80,7 @@ def fingerprint(run: Run) -> str:
 
 @functools.cache
 def _fingerprint(names: frozenset[str], splits: frozenset[tuple], gradient_statistics: bool) -> str:
-    training, images, networks, gradients = (statements(sources()[name]) for name in SOURCES[:4])
+    training, images, networks, gradients = (statements(text_of(name)) for name in SOURCES[:4])
     used = {name for group in training.values() for _, uses in group for name in uses}
     of_data = {name.removeprefix("data.") for name in used if name.startswith("data.")}
     # the table of splits does not count, so that a new split retires no run of another
@@ -97,24 +90,20 @@ def _fingerprint(names: frozenset[str], splits: frozenset[tuple], gradient_stati
         "data.py": reachable(images, names | of_data),
         "models.py": reachable(networks, names),
     }
-    others = {name: statements(sources()[name]) for name in other_files(code)}
+    others = {name: statements(text_of(name)) for name in other_files(code)}
     code |= {"gradients.py": gradients if gradient_statistics else None, "splits": sorted(splits)}
     return hashed(code | ({"imported": others} if others else {}))
 
 
 def other_files(code: dict[str, Statements]) -> set[str]:
     """What these statements of the three files import of this folder, and what that imports."""
-    known, found = sources().keys() - set(SOURCES), set()
-    for source, part in code.items():
-        names = {name for group in part.values() for _, uses in group for name in uses}
-        for node in ast.walk(ast.parse(sources()[source])):
-            if isinstance(node, ast.Import):
-                names |= {alias.name for alias in node.names if alias.asname in names}
-        found |= {file for name in names for file in files_of([name])} & known
-    waiting = list(found)
+    found: set[str] = set()
+    waiting = list(code)
     while waiting:
-        name = waiting.pop()
-        new = set(imported(name, sources()[name])) & known - found
+        name, used = waiting.pop(), None  # of another file all counts
+        if name in code:
+            used = {one for group in code[name].values() for _, uses in group for one in uses}
+        new = set(filter(text_of, imported(name, used))) - found - set(SOURCES)
         found |= new
         waiting += new
     return found
@@ -123,7 +112,7 @@ def other_files(code: dict[str, Statements]) -> set[str]:
 @functools.cache
 def engine_fingerprint() -> str:
     """Eight hexadecimal digits that change with the code of the GPU engine."""
-    return hashed(statements(sources()["lab/stacked.py"]))
+    return hashed(statements(text_of("lab/stacked.py")))
 
 
 def hashed(code: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ class Code:
     """The text of the code that decides numbers, to edit without touching the files."""
 
     def __init__(self) -> None:
-        self.texts = provenance.read_sources()
+        self.texts = {name: provenance.text_of(name) for name in provenance.SOURCES}
 
     def edit(self, name: str, old: str, new: str) -> None:
         assert old in self.texts[name], f"{old!r} is not in {name}"
@@ -46,7 +46,7 @@ def forget() -> None:
 @pytest.fixture
 def code(monkeypatch) -> Iterator[Code]:
     edited = Code()
-    monkeypatch.setattr(provenance, "sources", lambda: edited.texts)
+    monkeypatch.setattr(provenance, "text_of", edited.texts.get)
     forget()
     yield edited
     forget()
@@ -338,22 +338,19 @@ def test_the_code_is_that_of_when_the_process_began(tmp_path, monkeypatch):
     for name in provenance.SOURCES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(provenance.HERE / name, tmp_path / name)
-    provenance.sources.cache_clear()
+    provenance.text_of.cache_clear()
     try:
         with monkeypatch.context() as patch:
             patch.setattr(provenance, "HERE", tmp_path)
-            at_first = provenance.sources()
+            at_first = provenance.text_of(MODELS)
+            assert "class BatchNormNet" in at_first
             (tmp_path / MODELS).write_text("edited = True\n")
-            assert provenance.sources() == at_first
-            assert provenance.read_sources()[MODELS] == "edited = True\n"
-            assert provenance.read_sources() | {MODELS: at_first[MODELS]} == at_first
+            assert provenance.text_of(MODELS) == at_first
+            provenance.text_of.cache_clear()
+            assert provenance.text_of(MODELS) == "edited = True\n"
+            assert provenance.text_of("absent.py") is None
     finally:
-        provenance.sources.cache_clear()
-
-
-def test_every_file_that_decides_numbers_is_read():
-    assert set(provenance.sources()) == {TRAIN, DATA, MODELS, GRADIENTS, ENGINE}
-    assert "class BatchNormNet" in provenance.sources()[MODELS]
+        provenance.text_of.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -383,7 +380,7 @@ def test_what_is_imported_from_this_folder_counts_where_it_is_used(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(provenance.HERE / name, tmp_path / name)
     monkeypatch.setattr(provenance, "HERE", tmp_path)
-    monkeypatch.setattr(provenance, "sources", provenance.read_sources)
+    monkeypatch.setattr(provenance, "text_of", provenance.text_of.__wrapped__)
     head = "class Own(nn.Module)" if source == MODELS else "def own(folder)"
     mine = {MODELS: {"network": "Own"}, DATA: {"dataset": "own"}, TRAIN: {}}[source]
 
@@ -391,7 +388,6 @@ def test_what_is_imported_from_this_folder_counts_where_it_is_used(
         forget()
         return provenance.fingerprint(a_run(**fields))
 
-    assert set(provenance.read_sources()) == set(provenance.SOURCES)
     with (tmp_path / source).open("a") as file:
         file.write(f"\n{line}\n\n\n{head}:\n    part = {used}\n")
     other, seen = now(), [now(**mine)]  # without the files

@@ -313,9 +313,12 @@ def test_code_edited_while_workers_start_is_noticed(
     request: pytest.FixtureRequest,
 ) -> None:
     """Their numbers would come from other code than the one that names their files."""
-    before = sweep.provenance.sources()
-    older = before | {"train.py": before["train.py"] + "OLDER = 1\n"}
-    monkeypatch.setattr("lab.provenance.sources", lambda: older)
+    now = sweep.provenance.text_of
+
+    def older(name: str) -> str | None:
+        return now(name) + "OLDER = 1\n" if name == "train.py" else now(name)
+
+    monkeypatch.setattr("lab.provenance.text_of", older)
     sweep.provenance._fingerprint.cache_clear()
     request.addfinalizer(sweep.provenance._fingerprint.cache_clear)
     line = refused(a_lab.edit(exp1_lr, **SMALL), exp1_lr, "--quick")
