@@ -60,3 +60,57 @@ def test_published_results_are_complete_and_small():
     for summary in load_summaries(published):
         assert not summary["rehearsal"]
         assert summary["finished"] is None
+
+
+def test_what_it_says_in_its_own_words_is_what_the_published_summaries_say():
+    summaries = {s["experiment"]: s for s in load_summaries(ROOT / "results" / "published")}
+    pairs = [pair for summary in summaries.values() for pair in summary["comparisons"]]
+
+    def gain(experiment: str, label: str) -> float:
+        """The difference of test accuracy of the first comparison of a setting, in points."""
+        pairs = summaries[experiment]["comparisons"]
+        pair = next(pair for pair in pairs if pair["label"] == label)
+        return 100 * pair["test_accuracy"]["mean"]
+
+    def means(experiment: str, name: str) -> dict[str, float]:
+        groups = summaries[experiment]["groups"]
+        return {g["label"]: 100 * g[name]["mean"] for g in groups if g[name]["mean"] is not None}
+
+    fixed = summaries["exp1_lr"]["best"]
+    schedules = [gain("exp1_scheduler", label) for label in ("inverse time", "step")]
+    without = [means("exp1_last_batch", "test_accuracy")[f"{fixed}, drop last"]]
+    without += [means("exp1_scheduler", "test_accuracy")[name] for name in ("inverse time", "step")]
+    rough = [100 * r["of_label"]["mean"] for r in summaries["exp1_last_batch"]["roughness"][:5]]
+    before = [100 * r["of_minus"]["mean"] for r in summaries["exp1_last_batch"]["roughness"][:5]]
+    gains = [
+        difference
+        for pair in summaries["exp1_last_batch"]["comparisons"][:6]
+        for difference in pair["differences"]
+    ]
+    dropout = means("exp2_dropout", "test_accuracy").values()
+    gaps, gaps_of_4_1 = means("exp2_dropout", "gap"), means("exp4_overfit", "gap")
+    late = [pair for pair in pairs if {"drop last"} <= ends_of(pair)]
+    late += [pair for pair in pairs if "frozen=3, lr=0.01" in (pair["label"], pair["minus"])]
+    told = [pair for pair in late if pair["verdict"] not in (None, "within noise")]
+    text = " ".join(README.split())
+    for sentence in (
+        f"by {schedules[0]:.2f} and {schedules[1]:.2f} points of test accuracy",
+        f"the fixed rate gains {gain('exp1_last_batch', f'{fixed}, drop last'):.2f} points",
+        f"by {min(rough):.2f} to {max(rough):.2f} points instead of {min(before):.2f} to "
+        f"{max(before):.2f}. Test accuracy is higher in {sum(x > 0 for x in gains)} of "
+        f"{len(gains)} pairs of runs.",
+        f"falls from {gaps['dropout=0']:.2f} to {gaps['dropout=0.8']:.2f} points. Test accuracy "
+        f"stays between {min(dropout):.2f}% and {max(dropout):.2f}%.",
+        f"raise test accuracy by {gain('exp4_overfit', 'augmentation'):.2f} points, and the gap "
+        f"falls from {gaps_of_4_1['baseline']:.2f} to {gaps_of_4_1['augmentation']:.2f} points.",
+        f"is then {without[0]:.2f}%, and that of 1.2's schedules, trained with that batch, is "
+        f"{without[1]:.2f}% and {without[2]:.2f}%.",
+        f"more than noise, these are {len(told)}.",
+    ):
+        assert sentence in text
+
+
+def ends_of(pair: dict) -> set[str]:
+    """What both settings of a comparison have after their last comma."""
+    one, other = (pair[key].rpartition(", ")[2] for key in ("label", "minus"))
+    return {one} & {other}
