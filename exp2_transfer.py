@@ -83,8 +83,8 @@ def runs() -> Groups:
 
 def sources(label: str, records: Sequence[Record]) -> list[Run]:
     """The runs of 2.1 to start from: those of this setting and our seeds that did not diverge."""
-    sound = {record["seed"] for record in records if record["diverged_at_epoch"] is None}
-    found = [run for run in exp2_dropout.runs()[label] if run.seed in sound.intersection(SEEDS)]
+    lost = {record["seed"] for record in records if record["diverged_at_epoch"] is not None}
+    found = [run for run in exp2_dropout.runs()[label] if run.seed in set(SEEDS) - lost]
     if not found:
         raise UserError(f"SEEDS = {SEEDS}: all runs of {label} diverged: lower their learning rate")
     return found

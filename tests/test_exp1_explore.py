@@ -135,7 +135,9 @@ def test_rehearsal_says_the_range_and_draws_it(rehearsal: Rehearsal) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     low, high = summary["suggested_range"]
     assert low <= high
-    assert f"\n{low:.12g} to {high:.12g}. The rates tried in this range have" in rehearsal.out
+    inside = sum(low <= rate <= high for rate in (0.5, 0.1))
+    told = f"\n{low:.12g} to {high:.12g}. Rates tried in this range: {inside} of 2. The mean "
+    assert told in rehearsal.out
     page = (folder.parent / "README.md").read_text()
     assert f"**Answer.** {summary['answer']}\n" in page
     assert page.index("## 1.0") < page.index("## 1.1")
