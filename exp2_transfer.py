@@ -23,7 +23,7 @@ import exp2_dropout
 import lab
 from lab import Experiment, Groups, Record, UserError
 from lab.constants import runs_of
-from lab.summary import best_label, compare_all
+from lab.summary import best_label, compare_all, in_words
 from lab.tables import beside_others, in_a_sentence, named, seeds_in_words
 from train import Run
 
@@ -119,8 +119,8 @@ def main(experiment: Experiment) -> None:
         answer=(
             f"{in_a_sentence(compared[0])} The first used dropout in both trainings, the second in "
             "neither. So a difference can come from the convolutions or from the retraining. "
-            f"Without dropout, all {len(CONVOLUTIONS)} convolutions are frozen, or only the first "
-            f"n (“frozen=n”). {' '.join(by_frozen)}"
+            f"Without dropout, {in_words(CONVOLUTIONS)} are frozen, or only the first n of them "
+            f"(“frozen=n”). {' '.join(by_frozen)}"
         ),
         findings=[
             "The retrained and frozen models are validated on images that their sources were "

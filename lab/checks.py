@@ -116,8 +116,10 @@ def check_data(name: str, dataset: Dataset) -> None:
                 f"dataset = {name!r}: {part}images must be a torch.uint8 tensor of shape "
                 "(n, height, width, channels)"
             )
-        if not len(images) or images.shape[1:] != dataset.images.shape[1:]:
-            raise UserError(f"dataset = {name!r}: there must be {part}images, all of one shape")
+        if not len(images):
+            raise UserError(f"dataset = {name!r}: there are no {part}images")
+        if images.shape[1:] != dataset.images.shape[1:]:
+            raise UserError(f"dataset = {name!r}: test_images must have the shape of the images")
         classes = len(dataset.class_names)
         if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
             raise UserError(f"dataset = {name!r}: {part}labels must be a torch.int64 tensor")
@@ -137,10 +139,7 @@ def check_fit(run: Run, dataset: Dataset, of_start: Dataset | None = None) -> No
         raise UserError(
             f"dataset = {run.dataset!r} has {classes} classes: {run.network} must take classes"
         )
-    try:
-        network = build(dataclasses.replace(run, frozen=()), classes)
-    except Exception as error:  # of a network of the user's own: any
-        raise UserError(f"{run.network} cannot be built: {first_line(error)}") from None
+    network = built(run, classes)
     layers = [name for name, _ in network.named_modules() if name]
     for layer in (*run.reinitialised, *run.frozen):
         if layer not in layers:
@@ -150,7 +149,7 @@ def check_fit(run: Run, dataset: Dataset, of_start: Dataset | None = None) -> No
         network.get_submodule(layer).requires_grad_(False)
     if run.start:
         start_classes = len((of_start or dataset).class_names)
-        source = build(dataclasses.replace(run.start, frozen=()), start_classes)
+        source = built(run.start, start_classes)
         try:
             network.load_state_dict(source.state_dict())
         except RuntimeError:
@@ -181,15 +180,22 @@ def check_fit(run: Run, dataset: Dataset, of_start: Dataset | None = None) -> No
     height, width, channels = dataset.images.shape[1:]
     if run.augmentation and (height, width) != (32, 32):
         raise UserError(f"augmentation = {run.augmentation!r}: is only for images of 32 × 32")
-    known = layers_of(network)
+    names, parameters = list(network.state_dict()), list(network.parameters())
+    lazy = any(map(nn.parameter.is_lazy, network.state_dict().values()))
     check_logits(run, network, torch.zeros(2, channels, height, width), classes)
-    if layers_of(network) != known:  # these were not there when the optimizer was made
-        raise UserError(f"{run.network} makes layers in forward: make them in its constructor")
+    same = list(map(id, network.parameters())) == list(map(id, parameters))
+    if lazy or list(network.state_dict()) != names or not same:  # the optimizer does not know them
+        raise UserError(
+            f"{run.network} makes layers or their shapes in forward: make them in its constructor"
+        )
 
 
-def layers_of(network: nn.Module) -> list[tuple[str, bool]]:
-    """The names of a network's tensors, each with whether it waits for images to have a shape."""
-    return [(name, nn.parameter.is_lazy(value)) for name, value in network.state_dict().items()]
+def built(run: Run, classes: int) -> nn.Module:
+    """The run's network with nothing frozen. Raises UserError where it cannot be built."""
+    try:
+        return build(dataclasses.replace(run, frozen=()), classes)
+    except Exception as error:  # of a network of the user's own: any
+        raise UserError(f"{run.network} cannot be built: {first_line(error)}") from None
 
 
 def check_logits(run: Run, network: nn.Module, images: Tensor, classes: int) -> None:

@@ -42,9 +42,11 @@ def imported(name: str, used: Set[str] | None = None) -> Iterator[str]:
             level = getattr(node, "level", 0)  # of a relative import: 1 is its own package
             package = PurePath(name).parts[:-level] if level else ()
             for alias in node.names:
-                bound = alias.asname or alias.name.split(".")[0]
-                if used is None or bound == "*" or bound in used:
-                    yield from files_of([*package, getattr(node, "module", None) or "", alias.name])
+                module = getattr(node, "module", None) or ""
+                # the name that it binds; names_in() gives what code imports from a module, too
+                known = {alias.asname or alias.name.split(".")[0], f"{module}.{alias.name}"}
+                if used is None or alias.name == "*" or known & used:
+                    yield from files_of([*package, module, alias.name])
 
 
 def files_of(names: Iterable[str]) -> Iterator[str]:
@@ -100,8 +102,8 @@ def other_files(code: dict[str, Statements]) -> set[str]:
     found: set[str] = set()
     waiting = list(code)
     while waiting:
-        name, used = waiting.pop(), None  # of another file all counts
-        if name in code:
+        name, used = waiting.pop(), None  # of train.py and of other files all counts
+        if name in code and name != SOURCES[0]:
             used = {one for group in code[name].values() for _, uses in group for one in uses}
         new = set(filter(text_of, imported(name, used))) - found - set(SOURCES)
         found |= new

@@ -33,6 +33,7 @@ class Publication(Experiment):
         super().__init__(script, description, constants, options)
         self.own = self.store
         self.root, self.store = experiment.PUBLISHED, Store(experiment.PUBLISHED, any_code=True)
+        self.new: set[Path] = set()  # your own records that are to be published
 
     def check(self, groups: Groups) -> None:
         """Nothing, as these runs were trained."""
@@ -42,30 +43,35 @@ class Publication(Experiment):
         runs = set(runs_in(groups))
         if any(run.dataset == "digits" for run in runs):
             raise UserError(f"{self.script}: a rehearsal is not published")
-        stores, differ = (self.own, self.store), []
-        if missing := [r for r in runs if not any(store.is_finished(r) for store in stores)]:
-            raise UserError(
-                f"{self.script}: {len(missing)} of {len(runs)} runs are not finished, so it is not "
-                f"published: run python {self.script} first"
-            )
+        found: dict[Run, tuple[Path, Record]] = {}
+        missing, differ = [], []
         for run in runs:
-            mine, theirs = self.own.find_record(run), self.store.load_record(run)
-            if mine and not theirs:
-                copy(mine[0], self.store.runs)
-            elif mine and results_of(mine[1])[1:] != results_of(theirs)[1:]:  # but the device
+            mine, theirs = self.own.find_record(run), self.store.find_record(run)
+            if not (mine or theirs):
+                missing.append(run)
+                continue
+            found[run] = theirs or mine
+            if not theirs:
+                self.new.add(mine[0])
+            elif mine and results_of(mine[1])[1:] != results_of(theirs[1])[1:]:  # but the device
                 differ.append(label(run))
+        if missing:
+            raise UserError(
+                f"{self.script}: {len(missing)} of {len(runs)} runs are not finished, so nothing "
+                f"is published: run python {self.script} first"
+            )
         if differ:
             print(
                 f"{len(differ)} runs have other results in {self.own.root} than the published "
                 f"ones, which stay. To publish yours, first move those out of {self.store.runs}: "
                 f"{', '.join(differ)}"
             )
-        return {
-            label: [self.store.load_record(run) for run in group] for label, group in groups.items()
-        }
+        return {label: [found[run][1] for run in group] for label, group in groups.items()}
 
     def report(self, records: Records, **contents: Any) -> None:
-        """Publish the weights of the best run, and write the report."""
+        """Publish the records and the weights of the best run, and write the report."""
+        for path in self.new:
+            copy(path, self.store.runs)
         winner = best({label: records[label] for label in contents.get("candidates", records)})
         sound = [r for r in records.get(winner, []) if r["diverged_at_epoch"] is None]
         if sound:

@@ -152,10 +152,12 @@ def leads(searches: dict[str, dict[str, Any]]) -> list[str]:
         ]
         if ahead:
             lead = spread(ahead)
+            known = (
+                "" if lead["ci95"] is None else f"; 95% interval of the difference {interval(lead)}"
+            )
             found.append(
                 f"The best run of a {one} search has, on average, {100 * abs(lead['mean']):.2f} "
                 f"points {'more' if lead['mean'] > 0 else 'less'} validation accuracy than that of "
-                f"a {other} search (repeats: {len(ahead)}; 95% interval of the difference "
-                f"{interval(lead)})."
+                f"a {other} search (repeats: {len(ahead)}, each on one device{known})."
             )
     return found

@@ -79,6 +79,16 @@ class NoisyNet(MyNet):
         return super().forward(images)
 
 
+class WronglyNoisyNet(MyNet):
+    """A network that fails on noise alone."""
+
+    noise_features = 3
+
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        logits = super().forward(images)
+        return logits if noise is None else logits[:1]
+
+
 class EverNoisyNet(MyNet):
     """A network that needs noise in evaluation, too."""
 
@@ -94,6 +104,14 @@ class GrowingNet(MyNet):
     def forward(self, images: Tensor) -> Tensor:
         self.out = nn.Linear(10, 10)
         return self.out(super().forward(images))
+
+
+class ReplacingNet(MyNet):
+    """A network that replaces a layer by another one of its name when it sees images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.fc = nn.Linear(3_072, 10)
+        return super().forward(images)
 
 
 class LazyNet(MyNet):
@@ -115,7 +133,15 @@ class DemandingNet(MyNet):
 def own_networks(add_to) -> None:
     """As if the user had added these classes to models.py."""
     kinds = (MyNet, HiddenNorm, WideNet, TallNet, WrongNet, BrokenNet, DrawingNet, NoisyNet)
-    for kind in (*kinds, EverNoisyNet, GrowingNet, LazyNet, DemandingNet):
+    for kind in (
+        *kinds,
+        EverNoisyNet,
+        WronglyNoisyNet,
+        GrowingNet,
+        ReplacingNet,
+        LazyNet,
+        DemandingNet,
+    ):
         add_to(models, kind)
 
 
@@ -307,6 +333,8 @@ def test_a_network_must_make_logits_of_images(a_run, digits, own_networks):
         check_fit(a_run(network="BrokenNet"), digits)
     with pytest.raises(UserError, match=r"^WideNet must make logits \(2, 10\) of two images, not "):
         check_fit(a_run(network="WideNet"), digits)
+    with pytest.raises(UserError, match=r"^WronglyNoisyNet must make .*, not \(1, 10\)$"):
+        check_fit(a_run(network="WronglyNoisyNet"), digits)
     with pytest.raises(UserError, match=r"^EverNoisyNet fails on images: .* argument: 'noise'$"):
         check_fit(a_run(network="EverNoisyNet"), digits)
     with pytest.raises(UserError, match=r"^WrongNet fails on images: mat1 and mat2 shapes cannot"):
@@ -314,17 +342,16 @@ def test_a_network_must_make_logits_of_images(a_run, digits, own_networks):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("network", ["GrowingNet", "LazyNet"])
+@pytest.mark.parametrize("network", ["GrowingNet", "ReplacingNet", "LazyNet"])
 def test_a_layer_that_the_optimizer_would_not_know_is_refused(network, a_run, digits, own_networks):
-    with pytest.raises(
-        UserError, match=f"^{network} makes layers in forward: make them in its con"
-    ):
+    with pytest.raises(UserError, match=f"^{network} makes layers or their shapes in forward: "):
         check_fit(a_run(network=network), digits)
 
 
 def test_a_constructor_that_fails_is_one_line(a_run, digits, own_networks):
-    with pytest.raises(UserError, match=r"^DemandingNet cannot be built: .*argument: 'depth'$"):
-        check_fit(a_run(network="DemandingNet"), digits)
+    for run in (a_run(network="DemandingNet"), a_run(start=a_run(network="DemandingNet"))):
+        with pytest.raises(UserError, match=r"^DemandingNet cannot be built: .*argument: 'depth'$"):
+            check_fit(run, digits)
 
 
 def test_a_network_too_large_for_the_memory_is_one_line(a_run, digits):
@@ -339,8 +366,9 @@ def test_a_data_set_must_be_what_the_training_loop_takes(digits, add_to):
         ({"images": digits.images.float()}, "images must be a torch.uint8 tensor of shape"),
         ({"images": digits.images.numpy()}, "images must be a torch.uint8 tensor of shape"),
         ({"test_images": digits.test_images[..., 0]}, "test_images must be a torch.uint8 tensor"),
-        ({"test_images": digits.test_images[:0]}, "there must be test_images, all of one shape"),
-        ({"test_images": digits.test_images[:, 1:]}, "there must be test_images, all of one shape"),
+        ({"images": digits.images[:0]}, "there are no images"),
+        ({"test_images": digits.test_images[:0]}, "there are no test_images"),
+        ({"test_images": digits.test_images[:, 1:]}, "test_images must have the shape of the im"),
         ({"labels": digits.labels.int()}, "labels must be a torch.int64 tensor"),
         ({"test_labels": digits.test_labels.tolist()}, "test_labels must be a torch.int64 tensor"),
         ({"test_labels": digits.test_labels[1:]}, "test_labels must be one for each image"),

@@ -129,6 +129,18 @@ def test_rehearsal_trains_only_what_1_1_has_not(
     assert summary["groups"][1]["runs"] == json.loads(theirs.read_text())["groups"][0]["runs"]
 
 
+def test_answer_counts_the_rates_in_the_range(a_lab: Lab, no_figures: None) -> None:
+    for label, group in exp1_explore.runs().items():
+        accuracy = 0.6 if label in ("lr=0.1", "lr=0.01") else 0.3
+        finish(group, a_lab_store(a_lab), val_accuracy=accuracy)
+    assert a_lab.run(exp1_explore) == 0
+    summary = json.loads((a_lab.root / "exp1_explore" / "summary.json").read_text())
+    assert summary["answer"] == (
+        "0.01 to 0.1. Rates tried in this range: 2 of 7. The mean validation accuracy of each is "
+        "within 5 percentage points of the best's."
+    )
+
+
 @pytest.mark.slow
 def test_rehearsal_says_the_range_and_draws_it(rehearsal: Rehearsal) -> None:
     folder = rehearsal.root / "quick" / "exp1_explore"

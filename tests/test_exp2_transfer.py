@@ -129,8 +129,8 @@ def test_comparisons_are_those_that_the_study_asks_for(
     }
     judged = summary["comparisons"]
     assert summary["answer"].endswith(
-        "Without dropout, all 3 convolutions are frozen, or only the first n (“frozen=n”). At "
-        "lr=0.1, freezing all (“retrained, dropout=0”) is "
+        "Without dropout, conv1, conv2 and conv3 are frozen, or only the first n of them "
+        "(“frozen=n”). At lr=0.1, freezing all (“retrained, dropout=0”) is "
         f"{beside_others('retrained, dropout=0', judged[6:9])}. At lr=0.01, freezing all "
         f"(“frozen=3, lr=0.01”) is {beside_others('frozen=3, lr=0.01', judged[9:])}."
     )

@@ -107,7 +107,10 @@ def test_winners_are_trained_again_and_compared(
     first, second = summary["answer"].split(". The best run of a random search ")
     assert f"“{labels[0]}” is " in first
     assert f" “{labels[1]}”" in first
-    assert re.search(r"(more|less) validation accuracy than .* grid search \(repeats: 2; ", second)
+    assert re.search(
+        r"(more|less) validation accuracy than .* grid search \(repeats: 2, each on one device",
+        second,
+    )
 
 
 @pytest.mark.slow

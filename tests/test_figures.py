@@ -1154,6 +1154,9 @@ def test_best_so_far_shows_every_repeat_and_the_mean(searched):
     winner = canvas.styles(searched)["random, lr=0.002, momentum=0.9"]  # as its search
     assert winner["color"] == lines(runs)["random search, mean of 2 repeats"].get_color()
     assert winner["color"] != mean.get_color()
+    assert runs.get_ylim()[0] == pytest.approx(50)  # 20 points below 70%
+    assert runs.get_ylim()[1] >= 70
+    assert "begins 20 percentage points below the highest" in caption(figure)
 
 
 def test_a_search_that_only_diverged_still_draws(searched):

@@ -262,6 +262,12 @@ def test_a_second_machine_is_held_against_the_first_run_by_run(tmp_path, two_mac
     assert f"- {sentence}\n" in write_page(tmp_path).read_text()
 
 
+def test_how_often_the_first_machine_is_ahead():
+    tests = ((1, 0.6), (2, 0.65), (3, 0.8), (4, 0.7))
+    both = [(record(seed, 0.6, 0.7), record(seed, 0.6, test)) for seed, test in tests]
+    assert " The first machine's is higher in 2 of 4 runs. Two seeds" in second_machine(both)[0]
+
+
 def test_without_a_second_machine_nothing_is_said_of_it(tmp_path):
     assert second_machine(twice_trained(tmp_path)) == []
     assert elsewhere(summary_of({"lr=0.1": [record(1, 0.6)]}), twice_trained(tmp_path)) == []

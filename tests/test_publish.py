@@ -190,6 +190,16 @@ def test_gap_is_refused_and_nothing_is_reported(
     assert (published.parent / "README.md").read_text() == README
 
 
+def test_gap_in_a_later_stage_copies_nothing_of_the_first(
+    published: Path, own: Store, do_publish: Publish
+) -> None:
+    finish(the_runs(), own)
+    status, _, err = do_publish("exp1_scheduler")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "10 of 10 runs are not finished, so nothing is published" in err
+    assert not list(published.glob("runs/*"))
+
+
 def test_rehearsal_is_refused(
     published: Path, a_lab: Lab, do_publish: Publish, a_run: Callable[..., Run]
 ) -> None:

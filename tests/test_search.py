@@ -183,8 +183,8 @@ def test_a_search_is_told_with_how_its_winner_flatters():
     assert leads(searches) == [
         # 62 − 50 and 60 − 64: mean 4, deviation 11.314, over √2 = 8, times Student's 12.7062
         "The best run of a random search has, on average, 4.00 points more validation accuracy "
-        "than that of a grid search (repeats: 2; 95% interval of the difference −97.65 to "
-        "+105.65).",
+        "than that of a grid search (repeats: 2, each on one device; 95% interval of the "
+        "difference −97.65 to +105.65).",
     ]
 
 
@@ -203,7 +203,7 @@ def test_searches_are_compared_only_in_repeats_on_one_device():
     }
     assert leads(searches) == [
         "The best run of a random search has, on average, 10.00 points more validation accuracy "
-        "than that of a grid search (repeats: 1; 95% interval of the difference –).",
+        "than that of a grid search (repeats: 1, each on one device).",
     ]
     worse = {"random": searches["grid"], "grid": searches["random"]}
     assert "random search has, on average, 10.00 points less" in leads(worse)[0]

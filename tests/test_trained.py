@@ -138,6 +138,9 @@ def test_published_network_is_loaded_with_published_weights(by: str, record: Pat
     network = lab.load_network(ONE if by == "name" else str(weights))
     for name, tensor in torch.load(weights, weights_only=True).items():
         assert torch.equal(network.state_dict()[name], tensor)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"\.pt is not there, or damaged: run its script$"):
+        lab.load_network(ONE)
 
 
 def test_network_of_a_run_by_other_code_is_its_own(record: Path) -> None:

@@ -28,9 +28,7 @@ def search_map(summary: Summary) -> Figure:
     note = f"The {repeats} repeats of a search at one point stand side by side. The darkest shade: "
     note += f"{POINTS} percentage points below the highest, or lower"
     figure, panels = canvas.blank(summary, words, groups, count, count, row=4.6, note=note)
-    points = [p for found in searches.values() for r in found["repeats"] for p in r["points"]]
-    known = [100 * p["val_accuracy"] for p in points if p["val_accuracy"] is not None]
-    highest = max(known, default=100)
+    highest = highest_of(summary)
     scale = Normalize(highest - POINTS, highest, clip=True)
     low, high = summary["settings"]["LEARNING_RATE_RANGE"]
     for axes, (name, found) in zip(panels, searches.items(), strict=True):
@@ -55,10 +53,16 @@ def search_map(summary: Summary) -> Figure:
     return figure
 
 
+def highest_of(summary: Summary) -> float:
+    """The highest validation accuracy of all runs of the searches, in percent."""
+    winners = [found["winner"] for found in summary["search"].values() if found["winner"]]
+    return max((100 * winner["val_accuracy"] for winner in winners), default=100.0)
+
+
 def best_by_budget(summary: Summary) -> Figure:
     """The best validation accuracy by the number of runs spent: every repeat and the mean."""
     words, groups = "highest accuracy so far", summary["groups"]
-    note = f"What is more than {POINTS} percentage points below the highest is cut off"
+    note = f"The axis begins {POINTS} percentage points below the highest accuracy"
     figure, (axes,) = canvas.blank(summary, words, groups, row=4, note=note)
     for (name, found), colour in zip(summary["search"].items(), COLOURS, strict=False):
         style = {"color": colour, "drawstyle": "steps-post", "linewidth": 2}
@@ -70,6 +74,5 @@ def best_by_budget(summary: Summary) -> Figure:
     axes.set_xticks(canvas.epoch_ticks(len(found["best_so_far"]["mean"])))
     axes.set_xlabel("runs that the search has trained")
     axes.set_ylabel("highest validation accuracy so far (%)")
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, high - POINTS), high)
+    axes.set_ylim(bottom=highest_of(summary) - POINTS)
     return figure
