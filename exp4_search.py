@@ -4,8 +4,8 @@ Both searches look for a learning rate and a momentum of BaselineNet, with the s
 and in the same ranges. Each is repeated from five seeds: a repeat draws another random sample, or
 tries the points of the grid in another order, and trains from another seed. Each search's winner is
 the run with the highest validation accuracy after the last epoch. The highest of many noisy numbers
-tends to be too high, so both winners are trained again from fresh seeds. On the test set
-only these new runs are compared, also with plain SGD at a learning rate that was not tuned.
+tends to be too high, so both winners are trained again from fresh seeds. On the test set only these
+new runs are compared, also with plain SGD at a learning rate that was not tuned.
 
     python exp4_search.py            # 175 runs of 10 epochs
     python exp4_search.py --quick    # a rehearsal without CIFAR-10, in under a minute

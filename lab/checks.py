@@ -180,14 +180,7 @@ def check_fit(run: Run, dataset: Dataset, of_start: Dataset | None = None) -> No
     height, width, channels = dataset.images.shape[1:]
     if run.augmentation and (height, width) != (32, 32):
         raise UserError(f"augmentation = {run.augmentation!r}: is only for images of 32 × 32")
-    names, parameters = list(network.state_dict()), list(network.parameters())
-    lazy = any(map(nn.parameter.is_lazy, network.state_dict().values()))
-    check_logits(run, network, torch.zeros(2, channels, height, width), classes)
-    same = list(map(id, network.parameters())) == list(map(id, parameters))
-    if lazy or list(network.state_dict()) != names or not same:  # the optimizer does not know them
-        raise UserError(
-            f"{run.network} makes layers or their shapes in forward: make them in its constructor"
-        )
+    check_forward(run, network, torch.zeros(2, channels, height, width), classes)
 
 
 def built(run: Run, classes: int) -> nn.Module:
@@ -198,8 +191,13 @@ def built(run: Run, classes: int) -> nn.Module:
         raise UserError(f"{run.network} cannot be built: {first_line(error)}") from None
 
 
-def check_logits(run: Run, network: nn.Module, images: Tensor, classes: int) -> None:
-    """Raise UserError where a network does not make logits (2, classes) of two images."""
+def check_forward(run: Run, network: nn.Module, images: Tensor, classes: int) -> None:
+    """Raise UserError where a network does not make logits (2, classes) of two images.
+
+    Or where it makes layers meanwhile, which the optimizer would not know.
+    """
+    names, parameters = list(network.state_dict()), list(network.parameters())
+    lazy = any(map(nn.parameter.is_lazy, network.state_dict().values()))
     inputs = [(images,)]  # an evaluation gives no noise
     if "noise" in takes(network.forward):
         inputs.append((images, torch.zeros(2, network.noise_features)))
@@ -212,3 +210,8 @@ def check_logits(run: Run, network: nn.Module, images: Tensor, classes: int) -> 
         if found != (2, classes):
             words = f"must make logits (2, {classes}) of two images, not {found}"
             raise UserError(f"{run.network} {words}")
+    same = list(map(id, network.parameters())) == list(map(id, parameters))
+    if lazy or list(network.state_dict()) != names or not same:
+        raise UserError(
+            f"{run.network} makes layers or their shapes in forward: make them in its constructor"
+        )

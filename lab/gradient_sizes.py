@@ -1,11 +1,10 @@
 """How large a network's gradients are beside those of another, layer by layer."""
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from lab.gradients import WINDOW
-from lab.summary import Record, Records, in_words
+from lab.summary import Record, Records, in_words, over_seeds
 
 WINDOWS = {
     name: name.replace("_", f" {WINDOW} ")
@@ -47,10 +46,12 @@ def multiples(records: Records) -> list[Multiples]:
 def sizes(group: Sequence[Record], window: str) -> dict[str, float]:
     """Mean |gradient| of every layer's weights in a window, over seeds that did not diverge."""
     seeds = [record["gradients"] for record in group if record["gradients"]]
-    names = seeds[0]["parameters"] if seeds else []
+    if not seeds:
+        return {}
+    means = over_seeds([seed[window]["mean"] for seed in seeds])["mean"]
     return {
-        name.removesuffix(".weight"): fmean(seed[window]["mean"][at] for seed in seeds)
-        for at, name in enumerate(names)
+        name.removesuffix(".weight"): mean
+        for name, mean in zip(seeds[0]["parameters"], means, strict=True)
         if name.endswith(".weight")
     }
 

@@ -63,9 +63,8 @@ class GradientStatistics:
 
         None stands for zeros: the loss did not use that parameter.
         """
-        zeros = [total[0] for total in self.windows["first_steps"]]
-        pairs = zip(gradients, zeros, strict=True)
-        gradients = [torch.zeros_like(zero) if g is None else g for g, zero in pairs]
+        pairs = zip(gradients, self.windows["first_steps"], strict=True)
+        gradients = [torch.zeros_like(total[0]) if g is None else g for g, total in pairs]
         self.epoch_sums += moments([gradient[None] for gradient in gradients])[:, 0]
         self.observe(step, gradients)
 

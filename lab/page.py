@@ -197,11 +197,11 @@ def second_machine(both: Sequence[Twice]) -> list[str]:
     losses = [100 * abs(a["train_loss"][0] / b["train_loss"][0] - 1) for a, b in alive]
     leads = [100 * (a["test_accuracy"] - b["test_accuracy"]) for a, b in alive]
     again = list(map(abs, leads))
-    seeds = list(filter(None, map(seed_differences, sides)))
+    seeds = list(map(seed_differences, sides))
     left = {"diverged": len(both) - len(pairs), "stayed near guessing": len(pairs) - len(alive)}
     lost = in_words([f"{n} that {what}" for what, n in left.items() if n])
     as_seeds = ""
-    if len(seeds) == 2:
+    if all(seeds):
         means = [f"{fmean(found):.2f}" for found in seeds]
         as_seeds = (
             f" Two seeds of a setting differ by {means[0]} on the first machine and by {means[1]} "

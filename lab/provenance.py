@@ -41,8 +41,8 @@ def imported(name: str, used: Set[str] | None = None) -> Iterator[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             level = getattr(node, "level", 0)  # of a relative import: 1 is its own package
             package = PurePath(name).parts[:-level] if level else ()
+            module = getattr(node, "module", None) or ""
             for alias in node.names:
-                module = getattr(node, "module", None) or ""
                 # the name that it binds; names_in() gives what code imports from a module, too
                 known = {alias.asname or alias.name.split(".")[0], f"{module}.{alias.name}"}
                 if used is None or alias.name == "*" or known & used:

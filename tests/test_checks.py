@@ -132,16 +132,9 @@ class DemandingNet(MyNet):
 @pytest.fixture
 def own_networks(add_to) -> None:
     """As if the user had added these classes to models.py."""
-    kinds = (MyNet, HiddenNorm, WideNet, TallNet, WrongNet, BrokenNet, DrawingNet, NoisyNet)
-    for kind in (
-        *kinds,
-        EverNoisyNet,
-        WronglyNoisyNet,
-        GrowingNet,
-        ReplacingNet,
-        LazyNet,
-        DemandingNet,
-    ):
+    kinds = [MyNet, HiddenNorm, WideNet, TallNet, WrongNet, BrokenNet, DrawingNet, NoisyNet]
+    kinds += [WronglyNoisyNet, EverNoisyNet, GrowingNet, ReplacingNet, LazyNet, DemandingNet]
+    for kind in kinds:
         add_to(models, kind)
 
 

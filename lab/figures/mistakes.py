@@ -37,7 +37,9 @@ def by_class(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
     matrix.grid(False)
     matrix.set(xlabel="predicted class", ylabel="true class")
     recalls = sorted((shares[at][at], name) for at, name in enumerate(names))
+    label = "accuracy by class (%)"
     if len(names) > MOST_NAMED:  # the names and numbers of more would be a smear
+        label += ", lowest and highest"
         recalls = recalls[: MOST_NAMED // 2] + recalls[-MOST_NAMED // 2 :]
     else:
         matrix.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
@@ -52,8 +54,7 @@ def by_class(summary: Summary, group: Group, run: dict[str, Any]) -> Figure:
         [name for _, name in recalls], [recall for recall, _ in recalls], color=colour
     )
     bars.bar_label(drawn, fmt="%.0f", padding=3)
-    ends = "" if len(recalls) == len(names) else ", lowest and highest"
-    bars.set(xlabel=f"accuracy by class (%){ends}", xlim=(0, 108), xticks=range(0, 101, 20))
+    bars.set(xlabel=label, xlim=(0, 108), xticks=range(0, 101, 20))
     return figure
 
 
