@@ -1,0 +1,61 @@
+"""Experiment 1.4, schedules without the last batch: do they beat the best fixed rate, too?
+
+The comparison of experiment 1.2 is made again without the short last batch of an epoch. The best
+fixed rate is the one of 1.1's rates that has the highest mean validation accuracy without that
+batch, in experiment 1.3. Here it is trained again from new seeds, and so are both schedules. So no
+run that chose the rate is used to compare it, and all runs of a seed can be trained on one machine.
+
+    python exp1_scheduler_drop_last.py            # 15 runs of 50 epochs, and 25 of 1.3 if missing
+    python exp1_scheduler_drop_last.py --quick    # a rehearsal without CIFAR-10, in under a minute
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import exp1_last_batch
+import exp1_lr
+import exp1_scheduler
+import lab
+from lab import Experiment, Groups
+from lab.constants import runs_of
+from lab.summary import best_label, compare_all
+from lab.tables import beside_others, named
+from train import Run
+
+SEEDS = [6, 7, 8, 9, 10]  # none of those that 1.3 chose the fixed rate with
+SMOOTHING_WINDOW = 3  # epochs, for the validation curves in the comparison figure
+
+
+def fixed_rates() -> Groups:
+    """1.1's rates without the last batch, as experiment 1.3 trains them."""
+    found = runs_of(exp1_last_batch)
+    return {rate: found[rate + exp1_last_batch.WITHOUT] for rate in exp1_lr.runs()}
+
+
+def from_new_seeds(group: Sequence[Run]) -> list[Run]:
+    """A setting without the last batch from every new seed."""
+    return [dataclasses.replace(group[0], seed=seed, drop_last=True) for seed in SEEDS]
+
+
+def runs() -> Groups:
+    """Both schedules, which are known beforehand."""
+    schedules = runs_of(exp1_scheduler)
+    return {label: from_new_seeds(group) for label, group in schedules.items()}
+
+
+def main(experiment: Experiment) -> None:
+    experiment.check(runs())  # before hours of training
+    print("first    the fixed rates without the last batch, one of which is compared")
+    rates = fixed_rates()
+    best = best_label(experiment.train(rates, fresh=False))
+    records = experiment.train({best: from_new_seeds(rates[best])} | runs())
+    pairs = [(label, best) for label in runs()]
+    told = beside_others(best, compare_all(records, pairs))
+    answer = (
+        f"On the test set, the best fixed rate without the last batch, {named(best)}, is {told}."
+    )
+    experiment.report(records, comparisons=pairs, answer=answer)
+
+
+if __name__ == "__main__":
+    lab.run(main, globals())
