@@ -45,25 +45,24 @@ def retrained(sources: Sequence[Run], frozen: Sequence[str], learning_rate: floa
     return [dataclasses.replace(source, start=source, **changes) for source in sources]
 
 
-def label_of(frozen: int, learning_rate: float) -> str:
-    """The label of the model without dropout, with so many frozen convolutions at this rate."""
-    if (frozen, learning_rate) == (len(CONVOLUTIONS), LEARNING_RATE):
-        return f"retrained, {PLAIN}"
-    return f"frozen={frozen}, lr={learning_rate:.12g}"
-
-
 def runs_from(sources: dict[str, list[Run]]) -> Groups:
-    """Each setting of 2.1 retrained with all convolutions frozen, then the plain one with fewer."""
-    whole = {
+    """Each setting of 2.1 retrained with all convolutions frozen, then the plain one with fewer.
+
+    At the lower rate the plain one is retrained with all frozen, too.
+    """
+    groups = {
         f"retrained, {label}": retrained(group, CONVOLUTIONS, LEARNING_RATE)
         for label, group in sources.items()
     }
-    finer = {
-        label_of(frozen, rate): retrained(sources[PLAIN], CONVOLUTIONS[:frozen], rate)
-        for rate in (LEARNING_RATE, FINE_TUNING_LEARNING_RATE)
-        for frozen in range(len(CONVOLUTIONS) + 1)
-    }
-    return whole | finer
+    most = len(CONVOLUTIONS)
+    for rate, counts in (
+        (LEARNING_RATE, range(most)),
+        (FINE_TUNING_LEARNING_RATE, range(most + 1)),
+    ):
+        for n in counts:
+            label = f"frozen={n}, lr={rate:.12g}"
+            groups[label] = retrained(sources[PLAIN], CONVOLUTIONS[:n], rate)
+    return groups
 
 
 def runs() -> Groups:
@@ -97,30 +96,29 @@ def main(experiment: Experiment) -> None:
     dropped = best_label({label: group for label, group in whole.items() if label != PLAIN})
     starts = {label: sources(label, whole[label]) for label in (PLAIN, dropped)}
     groups = runs_from(starts)
-    untouched, (from_plain, from_dropped, *_) = f"untouched, {best}", groups
+    untouched, (from_plain, from_dropped, *finer) = f"untouched, {best}", groups
+    most = len(CONVOLUTIONS)
+    fast, slow = [*finer[:most], from_plain], finer[most:]  # from none frozen to all
     shared = {untouched: fixed[best], PLAIN: whole[PLAIN], dropped: whole[dropped]}
     records = shared | experiment.train(groups)
     pairs = [(from_dropped, from_plain), (from_plain, PLAIN), (from_dropped, dropped)]
-    pairs += [(from_dropped, untouched), (dropped, PLAIN)]
-    rates, frozen = (LEARNING_RATE, FINE_TUNING_LEARNING_RATE), range(len(CONVOLUTIONS) + 1)
-    fast, slow = ([label_of(n, rate) for n in frozen] for rate in rates)
-    pairs += [(slow[-1], from_plain)]
-    finer = [(label, labels[-1]) for labels in (fast, slow) for label in labels[:-1]]
-    compared = compare_all(records, pairs + finer)
-    by_frozen = [
+    pairs += [(from_dropped, untouched), (dropped, PLAIN), (slow[-1], from_plain)]
+    by_frozen = [(label, labels[-1]) for labels in (fast, slow) for label in labels[:-1]]
+    compared = compare_all(records, pairs + by_frozen)
+    told = [
         f"At lr={rate:.12g}, freezing all ({named(label)}) is "
         f"{beside_others(label, compared[len(pairs) :])}."
-        for rate, label in zip(rates, (fast[-1], slow[-1]), strict=True)
+        for rate, label in ((LEARNING_RATE, fast[-1]), (FINE_TUNING_LEARNING_RATE, slow[-1]))
     ]
     experiment.report(
         records,
         candidates=[from_plain, from_dropped],
-        comparisons=pairs + finer,
+        comparisons=pairs + by_frozen,
         answer=(
             f"{in_a_sentence(compared[0])} The first used dropout in both trainings, the second in "
             "neither. So a difference can come from the convolutions or from the retraining. "
             f"Without dropout, {in_words(CONVOLUTIONS)} are frozen, or only the first n of them "
-            f"(“frozen=n”). {' '.join(by_frozen)}"
+            f"(“frozen=n”). {' '.join(told)}"
         ),
         findings=[
             "The retrained and frozen models are validated on images that their sources were "
