@@ -25,14 +25,14 @@ from test_train import Reports, Stop, trained
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import data
 import models
 from data import Dataset
 from lab import engine, gradients, provenance, records, stacked, sweep
 from lab.checks import UserError
-from lab.engine import ALONE, CAPTURED, Mode
+from lab.engine import ALONE, CAPTURED, UNCAPTURED, Mode
 from lab.records import Recorder
 from lab.stacked import Together
 from lab.store import Store
@@ -1168,6 +1168,75 @@ def test_walking_the_graph_gives_autograds_gradients(fields, few, digits, store,
     expected = stack(runs, digits, store).step_once(10)
     monkeypatch.setattr(torch.autograd, "grad", walk)
     assert torch.equal(stack(runs, digits, store).step_once(10), expected)
+
+
+class Launches(TorchDispatchMode):
+    """Notes the operations of a step, and takes them again as a CUDA graph does.
+
+    That is without any Python of the step, on the same memory: of tensors it keeps the places.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        if not function.is_view:  # which moves no number
+            operation = (args, kwargs or {}, results)
+            places = tree_map_only(Tensor, Tensor.detach, operation)
+            self.operations.append((function, *places))
+        return results
+
+    def launch(self) -> None:
+        with torch.no_grad():
+            for function, args, kwargs, results in self.operations:
+                again = function(*args, **kwargs)
+                for old, new in zip(tree_leaves(results), tree_leaves(again), strict=True):
+                    if isinstance(old, Tensor):
+                        old.copy_(new)
+
+
+@pytest.mark.parametrize("fields", VARIANTS)
+def test_launching_a_step_again_is_taking_it_again(
+    fields, every_epoch, few, digits, stores, monkeypatch
+):
+    """A captured step must read all that changes from where it was when it was captured.
+
+    So must the steps of later epochs, and of a sweep that goes on from a checkpoint.
+    """
+    rates = [(0.1, 0.05, 0.02, 0.01), (0.05, 0.1, 0.01, 0.02)]
+    runs = [few(seed=s, epochs=4, learning_rate=r, **fields) for s, r in enumerate(rates)]
+    captures = []
+
+    def capture(step: Callable[[], Tensor], state: list[Tensor]) -> Callable[[], Tensor]:
+        before = stacked.copies(state)
+        with Launches() as launches:
+            outputs = step()
+        stacked.restore(state, before)
+        captures.append(launches)
+
+        def launch() -> Tensor:
+            launches.launch()
+            return outputs
+
+        return launch
+
+    taken, launched = stores
+    train_together(runs, digits, taken, mode=Mode(UNCAPTURED))
+    monkeypatch.setattr(stacked, "capture", capture)
+    with pytest.raises(Stop):
+        train_together(runs, digits, launched, Reports(2))
+    assert train_together(runs, digits, launched) == []
+    assert len(captures) == 4  # a batch of each size, before the stop and after it
+    assert min(len(launches.operations) for launches in captures) > 50
+    for run in runs:
+        one, other = taken.load_record(run), launched.load_record(run)
+        for name in (*CURVES, "test_loss", "final_train_loss"):
+            assert one[name] == other[name], name
+        assert one.get("gradients") == other.get("gradients")
+        for name, tensor in taken.load_weights(run).items():
+            assert torch.equal(launched.load_weights(run)[name], tensor), name
 
 
 @pytest.mark.parametrize("fields", VARIANTS)
