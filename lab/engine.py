@@ -40,7 +40,7 @@ LOSS_TOLERANCE = 1e-4  # of logits, too
 GRADIENT_TOLERANCE = 1e-3
 LARGE_TOLERANCE, NORMALISED_TOLERANCE = 0.01, 0.1  # in batches of more than FEW images
 FEW = 8  # images
-TRIES = 4  # batches of each size, of which one must agree: an error would be in all of them
+TRIES = 4  # batches of each size, of which a run must agree in one: an error would be in all
 
 
 class Mode(NamedTuple):
@@ -105,6 +105,9 @@ def train(
             store.say(f"{place}: {reason}; {INSTEAD[way]} instead")
             waiting.insert(0, (group, way))
         except RuntimeError as error:
+            if "no kernel image" in str(error):
+                remedy = "install a torch that was built for it, or use --device cpu"
+                raise UserError(f"{place}: this torch cannot use this GPU: {remedy}") from None
             captured = isinstance(error, CaptureError)
             if is_out_of_memory(error):
                 if size == 1:
@@ -217,13 +220,15 @@ def prove(together: Together) -> None:
     An evaluation and uncaptured steps are held against the plain network, captured steps against
     uncaptured ones, bit by bit. Stacked steps must be faster than plain ones, run by run, unless
     the engine has begun some of the runs. The largest batch to evaluate comes first, and again once
-    all steps have their memory: it runs out now or never.
+    all steps have their memory: so it runs out now, and not after an epoch.
 
     Raises Refused where the engine is wrong or slow, or cannot take the network.
     """
     batches, count, name = together.batches, len(together.runs), together.runs[0].network
     images = together.dataset.images[:EVALUATION_BATCH]
     try:
+        # some of its convolutions round more than the engine may differ by
+        torch.backends.cudnn.enabled = False
         with warnings.catch_warnings():  # vmap warns of operations that it can only take run by run
             warnings.filterwarnings("error", message="There is a performance drop")
             if wrong := evaluated_otherwise(together, images):
@@ -232,8 +237,7 @@ def prove(together: Together) -> None:
             state = together.state()
             before = copies(state)
             for size in {*batches, min(FEW, *batches)}:
-                starts = range(0, sum(batches) - size + 1, size)[:TRIES]
-                if all(wrong := disagreement(together, size, start) for start in starts):
+                if wrong := disagreement(together, size):
                     raise Refused(ALONE, f"the engine disagrees with the plain loop {wrong}")
             restore(state, before)
     except Exception as error:
@@ -241,6 +245,8 @@ def prove(together: Together) -> None:
             raise
         reason = f"{name} cannot train several runs in one step ({first_line(error)})"
         raise Refused(ALONE, reason) from error
+    finally:
+        torch.backends.cudnn.enabled = True
     if together.captured:
         ends = []
         for step in (together.step_once, together.step):
@@ -280,33 +286,48 @@ def evaluated_otherwise(together: Together, images: Tensor) -> str | None:
     return None
 
 
-def disagreement(together: Together, size: int, start: int) -> str | None:
-    """In what, and by how much, a step of some runs differs from the plain network's.
+def disagreement(together: Together, size: int) -> str | None:
+    """In what, and by how much, steps of a run on so many images differ from the plain network's.
 
-    The batch is that of `size` images from place `start` of the epoch.
+    A run has several batches, and must agree in one of them.
     """
-    together.position.fill_(start)
-    rows = compared_rows(together)
-    plain = [together.plain_step(row, size) for row in rows]
-    sums = together.loss_sums.clone()
-    stacked = together.named(together.step_once(size))
-    losses = (together.loss_sums - sums) / size
     normalised = any("running_mean" in name for name in together.fixed)
     tolerance = GRADIENT_TOLERANCE
     if size > FEW:
         tolerance = NORMALISED_TOLERANCE if normalised else LARGE_TOLERANCE
-    for row, (loss, gradients) in zip(rows, plain, strict=True):
-        if not loss.isfinite() and not losses[row].isfinite():
-            continue  # a run that diverges
-        # a gradient that is nearly 0 is compared with a hundredth, or a tenth of all
-        least = max(0.01, 0.1 * torch.cat([gradient.flatten() for gradient in gradients]).norm())
-        parts = [("the loss", losses[row], loss, LOSS_TOLERANCE, 1.0)]
-        for (name, found), gradient in zip(stacked.items(), gradients, strict=True):
-            parts.append((f"the gradient of {name}", found[row], gradient, tolerance, least))
-        for what, found, right, allowed, least in parts:
-            error = ((found - right).norm() / right.norm().clamp(min=least)).item()
-            if not error <= allowed:
-                return f"in {what} by {error:.0e}"
+    wrong = dict.fromkeys(compared_rows(together), "")
+    for start in range(0, sum(together.batches) - size + 1, size)[:TRIES]:
+        together.position.fill_(start)
+        plain = {row: together.plain_step(row, size) for row in wrong}
+        sums = together.loss_sums.clone()
+        stacked = together.named(together.step_once(size))
+        losses = (together.loss_sums - sums) / size
+        for row, (loss, gradients) in plain.items():
+            own = {name: rows[row] for name, rows in stacked.items()}
+            wrong[row] = difference(losses[row], own, loss, gradients, tolerance)
+        wrong = {row: words for row, words in wrong.items() if words}
+    return next(iter(wrong.values()), None)
+
+
+def difference(
+    loss: Tensor,
+    gradients: dict[str, Tensor],
+    right_loss: Tensor,
+    right_gradients: Sequence[Tensor],
+    tolerance: float,
+) -> str | None:
+    """In what, and by how much, a run's loss or gradients are not right."""
+    if not loss.isfinite() and not right_loss.isfinite():
+        return None  # a run that diverges
+    # a gradient that is nearly 0 is compared with a hundredth, or a tenth of all
+    least = max(0.01, 0.1 * torch.cat([right.flatten() for right in right_gradients]).norm())
+    parts = [("the loss", loss, right_loss, LOSS_TOLERANCE, 1.0)]
+    for (name, found), right in zip(gradients.items(), right_gradients, strict=True):
+        parts.append((f"the gradient of {name}", found, right, tolerance, least))
+    for what, found, right, allowed, least in parts:
+        error = ((found - right).norm() / right.norm().clamp(min=least)).item()
+        if not error <= allowed:
+            return f"in {what} by {error:.0e}"
     return None
 
 

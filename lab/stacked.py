@@ -279,12 +279,18 @@ def restore(state: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 class WithoutCuDNN(TorchFunctionMode):
     """Within this context, layers that cuDNN cannot take for many runs at once do without it.
 
-    Both become plain operations on rows of channels, which vmap batches over runs without a copy.
+    A convolution and batch normalisation become plain operations on rows of channels, which vmap
+    batches over runs without a copy.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        instead = {F.conv2d: convolution, F.batch_norm: batch_norm}
+        instead = {F.conv2d: convolution, F.batch_norm: batch_norm, F.group_norm: group_norm}
         return instead.get(function, function)(*args, **(kwargs or {}))
+
+
+def group_norm(input: Tensor, *others: Any, **more: Any) -> Tensor:
+    """F.group_norm, which torch 2.10 cannot batch over runs where channels lie last."""
+    return F.group_norm(input.contiguous(), *others, **more)
 
 
 def batch_norm(
@@ -416,7 +422,8 @@ def capture(step: Callable[[], Tensor], state: Sequence[Tensor]) -> Callable[[],
         with torch.cuda.graph(graph, stream=stream):
             outputs = step()
     except Exception as error:
-        raise CaptureError(f"a step cannot be captured: {error}") from error
+        # ending a capture that has failed raises an error of its own, which hides the first
+        raise CaptureError(f"a step cannot be captured: {error.__context__ or error}") from error
 
     def launch() -> Tensor:
         graph.replay()

@@ -45,8 +45,8 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 def snapshot(root: Path) -> dict[Path, tuple[bytes, int]]:
-    """Content and time of last change of every file."""
-    paths = [path for path in root.rglob("*") if path.is_file()]
+    """Content and time of last change of every file but locks, which filelock may touch."""
+    paths = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 
