@@ -1,4 +1,4 @@
-"""Experiment 1.4, schedules without the last batch: do they beat the best fixed rate, too?
+"""Experiment 1.4, schedules without the last batch: do schedules still beat the best fixed rate?
 
 The comparison of experiment 1.2 is made again without the short last batch of an epoch. The best
 fixed rate is the one of 1.1's rates that has the highest mean validation accuracy without that
