@@ -58,8 +58,10 @@ def in_short(compared: Comparisons, rough: Comparisons, best: str) -> str:
         span(found[side]["mean"] for found in rough if found["minus"] in rates)
         for side in ("of_label", "of_minus")
     )
-    noise = f"; {more_than_noise} of these {len(judged)} changes are more than noise"
+    noise = f"; {more_than_noise or 'none'} of these {len(judged)} changes are more than noise"
     ahead = f"; on the test set it is better than {beaten} of the {len(others)} others"
+    if beaten == len(others):
+        ahead = "; on the test set it is better than all others"
     return (
         "Without the last batch, validation accuracy changes from one epoch to the next by "
         f"{after} points instead of {before}, at 1.1's rates and in the second half of training. "

@@ -141,7 +141,7 @@ def how_sure(summaries: Sequence[dict[str, Any]], both: Sequence[Twice]) -> list
         f"{of_them if easy else ''}. Without "
         f"Holm's correction it would be {uncorrected}. Each table is corrected for its own number "
         "of comparisons. So one that stands in two tables can have another p (Holm) in each.",
-        "Choice: the same runs are used to choose the best setting and to compare it. So its "
+        "Choice: the best setting of a table is chosen by the runs in that table. So its "
         "validation accuracy is probably too high. Its test accuracy may be too high, too.",
         f"Divergence: {sum(runs.values())} of the {len(runs)} runs in the tables diverged.",
         f"Devices: {places}. A comparison has no verdict where the two runs of a seed were trained "

@@ -126,6 +126,12 @@ def test_the_answer_counts_changes_and_rates_by_hand() -> None:
     pairs[0]["left_out"] = [2]
     lost = "10 of 12 pairs of runs (without seeds that diverged). "
     assert lost in exp1_last_batch.in_short(pairs, ROUGH, BEST)
+    clear = [each | {"verdict": f"{each['label']} is better"} for each in pairs[6:]]
+    told = exp1_last_batch.in_short(
+        [e | {"verdict": NOISE} for e in pairs[:6]] + clear, ROUGH, BEST
+    )
+    assert "; none of these 6 changes are more than noise. " in told
+    assert told.endswith("; on the test set it is better than all others.")
 
 
 def test_the_findings_tell_deviations_and_best_epochs_by_hand() -> None:

@@ -71,7 +71,7 @@ def test_rehearsal_answers_its_question(
     best, *schedules = (group["label"] for group in summary["groups"])
     assert best in ("lr=0.1, drop last", "lr=0.05, drop last")
     assert schedules == SCHEDULES
-    start = f"On the test set, the best fixed rate, “{best}”, is "
+    start = f"On the test set, the best of 1.1's fixed rates, “{best}”, is "
     assert summary["answer"].startswith(start)
     assert summary["answer"] in found.out
     page = (found.root / "quick" / "README.md").read_text()
