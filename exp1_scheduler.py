@@ -44,7 +44,9 @@ def trained_schedules() -> dict[str, Schedule]:
     Raises UserError where STEP_EPOCHS makes no sense.
     """
     if STEP_EPOCHS >= EPOCHS:
-        raise UserError(f"STEP_EPOCHS = {STEP_EPOCHS}: must be below EPOCHS = {EPOCHS}")
+        raise UserError(
+            f"STEP_EPOCHS = {STEP_EPOCHS}: must be below EPOCHS = {EPOCHS} in exp1_scheduler.py"
+        )
     first = INITIAL_LEARNING_RATE
     smooth = inverse_time(first, DECAY_RATE)
     drops = (EPOCHS - 1) // STEP_EPOCHS

@@ -17,7 +17,7 @@ import exp1_last_batch
 import exp1_lr
 import exp1_scheduler
 import lab
-from lab import Experiment, Groups
+from lab import Experiment, Groups, UserError
 from lab.constants import runs_of
 from lab.summary import best_label, compare_all
 from lab.tables import beside_others, named
@@ -29,10 +29,11 @@ SMOOTHING_WINDOW = 3  # epochs, for the validation curves in the comparison figu
 
 
 def fixed_rates() -> Groups:
-    """1.1's rates without the last batch, as experiment 1.3 trains them."""
-    found = runs_of(exp1_last_batch)
-    labels = [rate + exp1_last_batch.WITHOUT for rate in exp1_lr.runs()]
-    return {label: found[label] for label in labels}
+    """1.1's rates without the last batch, from its own seeds, as experiment 1.3 trains them."""
+    return {
+        rate + exp1_last_batch.WITHOUT: [dataclasses.replace(run, drop_last=True) for run in group]
+        for rate, group in runs_of(exp1_lr).items()
+    }
 
 
 def from_new_seeds(group: Sequence[Run]) -> list[Run]:
@@ -41,10 +42,15 @@ def from_new_seeds(group: Sequence[Run]) -> list[Run]:
 
 
 def runs() -> Groups:
-    """Both schedules. The fixed rate follows in main(), as the results of 1.3 choose it."""
+    """Both schedules; --so-far reports these alone. The results of 1.3 choose the fixed rate.
+
+    Raises UserError where seeds are not new.
+    """
+    schedules = runs_of(exp1_scheduler)
+    if not {run.seed for group in fixed_rates().values() for run in group}.isdisjoint(SEEDS):
+        raise UserError(f"SEEDS = {SEEDS}: must hold none of those of exp1_lr.py")
     return {
-        label + exp1_last_batch.WITHOUT: from_new_seeds(group)
-        for label, group in runs_of(exp1_scheduler).items()
+        label + exp1_last_batch.WITHOUT: from_new_seeds(group) for label, group in schedules.items()
     }
 
 

@@ -418,12 +418,16 @@ def capture(step: Callable[[], Tensor], state: Sequence[Tensor]) -> Callable[[],
             step()
             restore(state, before)
     torch.cuda.current_stream().wait_stream(stream)
+    reason = None
     try:
         with torch.cuda.graph(graph, stream=stream):
-            outputs = step()
+            try:
+                outputs = step()
+            except Exception as error:
+                reason = error  # ending such a capture raises an error of its own
+                raise
     except Exception as error:
-        # ending a capture that has failed raises an error of its own, which hides the first
-        raise CaptureError(f"a step cannot be captured: {error.__context__ or error}") from error
+        raise CaptureError(f"a step cannot be captured: {reason or error}") from error
 
     def launch() -> Tensor:
         graph.replay()

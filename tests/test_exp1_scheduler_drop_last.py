@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 from conftest import Lab, Rehearsal
@@ -13,6 +14,7 @@ import exp1_lr
 import exp1_scheduler
 import exp1_scheduler_drop_last
 from lab.store import Store
+from lab.tables import beside_others
 from train import Run
 
 NAME = "exp1_scheduler_drop_last"
@@ -54,6 +56,10 @@ def test_best_rate_of_1_3_is_trained_from_new_seeds_and_compared(
     assert summary["groups"][0]["settings"]["learning_rate"] == 0.025
     pairs = [(pair["label"], pair["minus"]) for pair in summary["comparisons"]]
     assert pairs == [(schedule, best) for schedule in SCHEDULES]
+    told = beside_others(best, summary["comparisons"])
+    assert (
+        summary["answer"] == f"On the test set, the best of 1.1's fixed rates, “{best}”, is {told}."
+    )
     assert len(no_training) == 15
     no_training.clear()
     assert a_lab.run(exp1_scheduler_drop_last, "--fresh") == 0
@@ -78,10 +84,24 @@ def test_rehearsal_answers_its_question(
     assert "## 1.4 schedules again" in page
 
 
-def test_bad_constant_of_a_script_that_it_needs_is_named_with_its_file(
-    a_lab: Lab, refused: Callable[..., str]
-) -> None:
-    a_lab.edit(exp1_scheduler, DECAY_RATE=-1)
+def test_seeds_that_chose_the_rate_are_refused(a_lab: Lab, refused: Callable[..., str]) -> None:
+    a_lab.edit(exp1_scheduler_drop_last, SEEDS=[5, 6])
     line = refused(a_lab, exp1_scheduler_drop_last, "--quick")
-    assert line.startswith("DECAY_RATE")
-    assert "exp1_scheduler.py" in line
+    assert line == "SEEDS = [5, 6]: must hold none of those of exp1_lr.py"
+
+
+@pytest.mark.parametrize(
+    ("script", "constant", "value"),
+    [
+        (exp1_scheduler, "DECAY_RATE", -1),
+        (exp1_scheduler, "STEP_EPOCHS", 50),
+        (exp1_lr, "SEEDS", 5),
+    ],
+)
+def test_bad_constant_of_a_script_that_it_needs_is_named_with_its_file(
+    script: ModuleType, constant: str, value: int, a_lab: Lab, refused: Callable[..., str]
+) -> None:
+    a_lab.edit(script, **{constant: value})
+    line = refused(a_lab, exp1_scheduler_drop_last, "--quick")
+    assert line.startswith(constant)
+    assert f"{script.__name__}.py" in line

@@ -104,7 +104,8 @@ def test_what_it_says_in_its_own_words_is_what_the_published_summaries_say():
         f"by {schedules[0]:.2f} and {schedules[1]:.2f} points of test accuracy. If all of them "
         "leave out that last batch and are trained from new seeds, they still do: by "
         f"{leads[0]:.2f} and {leads[1]:.2f} points. But their test loss is about twice as high.",
-        f"mean test accuracy rises from {with_it[fixed]:.2f}% to {without[names[0]]:.2f}%. That of "
+        f"mean test accuracy rises from {with_it[fixed]:.2f}% to {without[names[0]]:.2f}% (in 1.3, "
+        f"from other seeds: {means('exp1_last_batch', 'test_accuracy')[names[0]]:.2f}%). That of "
         f"the schedules is {with_it['inverse time']:.2f}% and {with_it['step']:.2f}% in 1.2, and "
         f"{without[names[1]]:.2f}% and {without[names[2]]:.2f}% in 1.4.",
         f"by {min(rough):.2f} to {max(rough):.2f} points instead of {min(before):.2f} to "
