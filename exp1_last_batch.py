@@ -36,12 +36,17 @@ def with_last_batch() -> Groups:
     return runs_of(exp1_lr) | {NORMALISED: runs_of(exp3_gradients)[NORMALISED]}
 
 
-def runs() -> Groups:
-    """Every setting without the short last batch."""
+def without_last_batch(groups: Groups) -> Groups:
+    """The same settings without the short last batch."""
     return {
         f"{label}{WITHOUT}": [dataclasses.replace(run, drop_last=True) for run in group]
-        for label, group in with_last_batch().items()
+        for label, group in groups.items()
     }
+
+
+def runs() -> Groups:
+    """Every setting without the short last batch."""
+    return without_last_batch(with_last_batch())
 
 
 def in_short(compared: Comparisons, rough: Comparisons, best: str) -> str:
@@ -59,9 +64,8 @@ def in_short(compared: Comparisons, rough: Comparisons, best: str) -> str:
         for side in ("of_label", "of_minus")
     )
     noise = f"; {more_than_noise or 'none'} of these {len(judged)} changes are more than noise"
-    ahead = f"; on the test set it is better than {beaten} of the {len(others)} others"
-    if beaten == len(others):
-        ahead = "; on the test set it is better than all others"
+    whom = "all" if beaten == len(others) else f"{beaten} of the {len(others)}"
+    ahead = f"; on the test set it is better than {whom} others"
     return (
         "Without the last batch, validation accuracy changes from one epoch to the next by "
         f"{after} points instead of {before}, at 1.1's rates and in the second half of training. "

@@ -13,10 +13,10 @@ is not compared by the runs that chose it.
 import dataclasses
 from collections.abc import Sequence
 
-import exp1_last_batch
 import exp1_lr
 import exp1_scheduler
 import lab
+from exp1_last_batch import without_last_batch
 from lab import Experiment, Groups, UserError
 from lab.constants import runs_of
 from lab.summary import best_label, compare_all
@@ -30,15 +30,12 @@ SMOOTHING_WINDOW = 3  # epochs, for the validation curves in the comparison figu
 
 def fixed_rates() -> Groups:
     """1.1's rates without the last batch, from its own seeds, as experiment 1.3 trains them."""
-    return {
-        rate + exp1_last_batch.WITHOUT: [dataclasses.replace(run, drop_last=True) for run in group]
-        for rate, group in runs_of(exp1_lr).items()
-    }
+    return without_last_batch(runs_of(exp1_lr))
 
 
 def from_new_seeds(group: Sequence[Run]) -> list[Run]:
-    """A setting without the last batch from every new seed."""
-    return [dataclasses.replace(group[0], seed=seed, drop_last=True) for seed in SEEDS]
+    """A setting from every new seed."""
+    return [dataclasses.replace(group[0], seed=seed) for seed in SEEDS]
 
 
 def runs() -> Groups:
@@ -46,21 +43,19 @@ def runs() -> Groups:
 
     Raises UserError where seeds are not new.
     """
-    schedules = runs_of(exp1_scheduler)
+    schedules = without_last_batch(runs_of(exp1_scheduler))
     if not {run.seed for group in fixed_rates().values() for run in group}.isdisjoint(SEEDS):
         raise UserError(f"SEEDS = {SEEDS}: must hold none of those of exp1_lr.py")
-    return {
-        label + exp1_last_batch.WITHOUT: from_new_seeds(group) for label, group in schedules.items()
-    }
+    return {label: from_new_seeds(group) for label, group in schedules.items()}
 
 
 def main(experiment: Experiment) -> None:
-    experiment.check(runs())  # before hours of training
+    schedules, rates = runs(), fixed_rates()
+    experiment.check(schedules)  # before hours of training
     print("first    the fixed rates without the last batch, one of which is compared")
-    rates = fixed_rates()
     best = best_label(experiment.train(rates, fresh=False))
-    records = experiment.train({best: from_new_seeds(rates[best])} | runs())
-    pairs = [(label, best) for label in runs()]
+    records = experiment.train({best: from_new_seeds(rates[best])} | schedules)
+    pairs = [(label, best) for label in schedules]
     told = beside_others(best, compare_all(records, pairs))
     answer = f"On the test set, the best of 1.1's fixed rates, {named(best)}, is {told}."
     experiment.report(records, comparisons=pairs, answer=answer)

@@ -37,6 +37,7 @@ TIMED_STEPS = 5
 # which of two equal activations a pool takes, and whether a ReLU is open at 0. That moves gradients
 # by up to 1e-2, with batch normalisation by 5e-2, but seldom in a batch of 8: there 1e-5 was seen.
 LOSS_TOLERANCE = 1e-4  # of logits, too
+LOSS = "the loss"
 GRADIENT_TOLERANCE = 1e-3
 LARGE_TOLERANCE, NORMALISED_TOLERANCE = 0.01, 0.1  # in batches of more than FEW images
 FEW = 8  # images
@@ -281,7 +282,7 @@ def evaluated_otherwise(together: Together, images: Tensor) -> str | None:
     logits = together.evaluate(images)
     for row in compared_rows(together):
         right = evaluate(together.trainings[row].network, images)
-        error = ((logits[row] - right).norm() / right.norm().clamp(min=0.01)).item()
+        error = relative(logits[row], right, 0.01)
         if right.isfinite().all() and not error <= LOSS_TOLERANCE:
             return f"in an evaluation by {error:.0e}"
     return None
@@ -304,34 +305,39 @@ def disagreement(together: Together, size: int) -> str | None:
         sums = together.loss_sums.clone()
         stacked = together.named(together.step_once(size))
         losses = (together.loss_sums - sums) / size
-        for row, (loss, gradients) in plain.items():
+        errors = {}
+        for row, right in plain.items():
             own = {name: of_all[row] for name, of_all in stacked.items()}
-            if words := difference(losses[row], own, loss, gradients, MOST):
+            errors[row] = errors_of(losses[row], own, *right)
+            if words := too_much(errors[row], MOST):
                 return words
-            if row in wrong:
-                wrong[row] = difference(losses[row], own, loss, gradients, tolerance)
-        wrong = {row: words for row, words in wrong.items() if words}
+        wrong = {row: words for row in wrong if (words := too_much(errors[row], tolerance))}
     return next(iter(wrong.values()), None)
 
 
-def difference(
-    loss: Tensor,
-    gradients: dict[str, Tensor],
-    right_loss: Tensor,
-    right_gradients: Sequence[Tensor],
-    tolerance: float,
-) -> str | None:
-    """In what, and by how much, a run's loss or gradients are not right."""
+def errors_of(
+    loss: Tensor, gradients: dict[str, Tensor], right_loss: Tensor, right: Sequence[Tensor]
+) -> dict[str, float]:
+    """By how much a run's loss and its gradients are not right, by name."""
     if not loss.isfinite() and not right_loss.isfinite():
-        return None  # a run that diverges
+        return {}  # a run that diverges
     # a gradient that is nearly 0 is compared with a hundredth, or a tenth of all
-    least = max(0.01, 0.1 * torch.cat([right.flatten() for right in right_gradients]).norm())
-    parts = [("the loss", loss, right_loss, LOSS_TOLERANCE, 1.0)]
-    for (name, found), right in zip(gradients.items(), right_gradients, strict=True):
-        parts.append((f"the gradient of {name}", found, right, tolerance, least))
-    for what, found, right, allowed, least in parts:
-        error = ((found - right).norm() / right.norm().clamp(min=least)).item()
-        if not error <= allowed:
+    least = max(0.01, 0.1 * torch.cat([one.flatten() for one in right]).norm())
+    found = {LOSS: relative(loss, right_loss, 1.0)}
+    for (name, one), other in zip(gradients.items(), right, strict=True):
+        found[f"the gradient of {name}"] = relative(one, other, least)
+    return found
+
+
+def relative(found: Tensor, right: Tensor, least: float) -> float:
+    """The norm of a difference, divided by that of what is right, or by the least where smaller."""
+    return ((found - right).norm() / right.norm().clamp(min=least)).item()
+
+
+def too_much(errors: dict[str, float], tolerance: float) -> str | None:
+    """The first error that is not allowed, in words; tolerance is that of gradients."""
+    for what, error in errors.items():
+        if not error <= (LOSS_TOLERANCE if what == LOSS else tolerance):
             return f"in {what} by {error:.0e}"
     return None
 
